@@ -1,0 +1,147 @@
+"""Resizing what depends on window and focal region sizes (paper, section 4.2).
+
+Pure functions of tensors; all of them return their input where the sizes agree.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..ops.geometry import (
+    FocalGeometry,
+    halo_sources,
+    merge_halo_bias,
+    window_bias_index,
+)
+
+_CPU = torch.device("cpu")
+
+
+def resize_grid(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> Tensor:
+    """Resize the last two axes of (..., H, W); computed in float32."""
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    flat = maps.reshape(1, -1, *maps.shape[-2:]).float()
+    resized = F.interpolate(flat, size=size, mode=mode, align_corners=False)
+    return resized.view(*maps.shape[:-2], *size).to(maps.dtype)
+
+
+def _square(length: int) -> int:
+    """Side of a square grid of ``length`` entries."""
+    side = math.isqrt(length)
+    if side * side != length:
+        raise ValueError(f"{length} entries do not form a square")
+    return side
+
+
+def resize_window_table(table: Tensor, length: int) -> Tensor:
+    """Resize ``relative_position_bias_table`` ((2s-1)², h) to (length, h)."""
+    side, wanted = _square(table.shape[0]), _square(length)
+    grid = table.T.unflatten(1, (side, side))
+    return resize_grid(grid, (wanted, wanted)).flatten(1).T.contiguous()
+
+
+def resize_region_table(table: Tensor, length: int) -> Tensor:
+    """Resize ``relative_position_bias_table_to_windows.k`` (h, g²) to (h, length)."""
+    side, wanted = _square(table.shape[1]), _square(length)
+    grid = table.unflatten(1, (side, side))
+    return resize_grid(grid, (wanted, wanted)).flatten(1)
+
+
+def resize_pos_embed(
+    table: Tensor, grid: tuple[int, int], size: tuple[int, int]
+) -> Tensor:
+    """Resize ``absolute_pos_embed`` (1, rows * cols, C), bicubic."""
+    maps = table.unflatten(1, grid).permute(0, 3, 1, 2)
+    return resize_grid(maps, size, "bicubic").flatten(2).transpose(1, 2)
+
+
+def resize_fc_pool(weight: Tensor, length: int) -> Tensor:
+    """Resize the weights of 'fc' pooling (1, g²) to (1, length).
+
+    They are scaled by the ratio of areas, so that a constant map pools to the same
+    value.
+    """
+    side, wanted = _square(weight.shape[1]), _square(length)
+    grid = resize_grid(weight.unflatten(1, (side, side)), (wanted, wanted))
+    return grid.flatten(1) * (side / wanted) ** 2
+
+
+def resize_conv_pool(weight: Tensor, side: int) -> Tensor:
+    """Resize the weights of 'conv' pooling (C, 1, g, g); scaled as in 'fc'."""
+    scale = (weight.shape[-1] / side) ** 2
+    return resize_grid(weight, (side, side)) * scale
+
+
+def fine_geometry(window_rows: int, neighbors: int) -> FocalGeometry:
+    """Window and expand size from the sizes of their tables.
+
+    Args:
+        window_rows: Rows of ``relative_position_bias_table``.
+        neighbors: Last axis of ``relative_position_bias_table_to_neighbors``.
+    """
+    size = (_square(window_rows) + 1) // 2
+    inner = _square(size**2 - neighbors // 4)
+    return FocalGeometry(size, size - inner)
+
+
+def resize_neighbor_table(
+    neighbors: Tensor,
+    window_table: Tensor,
+    source: FocalGeometry,
+    target: FocalGeometry,
+) -> Tensor:
+    """Resize ``relative_position_bias_table_to_neighbors`` to another window.
+
+    For each query, window table and neighbour table together give a bias to every
+    token of the ``(s + 2e)²`` halo; tokens that stand there twice count with the
+    merged bias of both. That field is resized over query and key positions. A token
+    that stands m times in the target's order gets log(m) less in each place, so that
+    its weight stays what the field says.
+
+    Args:
+        neighbors: (1, h, s², num_neighbors) of the source.
+        window_table: ``relative_position_bias_table`` of the source.
+        source: Sizes of the source.
+        target: Sizes wanted.
+
+    Returns:
+        (1, h, s'², num_neighbors') of the target.
+
+    Raises:
+        ValueError: If a halo is not covered because 2 * expand_size > window_size.
+    """
+    if source == target:
+        return neighbors
+    for geometry in (source, target):
+        if 2 * geometry.expand_size > geometry.window_size:
+            raise ValueError(
+                f"the neighbours of window {geometry.window_size} with expand size "
+                f"{geometry.expand_size} do not cover a halo"
+            )
+    index = window_bias_index(source.window_size, _CPU).to(window_table.device)
+    window = window_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
+    field = merge_halo_bias(
+        window, neighbors.squeeze(0), halo_sources(source, _CPU).to(window.device)
+    )
+    side, wanted = source.halo_size, target.halo_size
+    field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
+    field = field.flatten(2).transpose(1, 2)
+    side, wanted = source.window_size, target.window_size
+    field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
+    field = field.flatten(2).transpose(1, 2)
+
+    sources = halo_sources(target, _CPU)
+    total = target.window_area + target.num_neighbors
+    copies = (sources < total).sum(1)
+    place = torch.empty(total + 1, dtype=torch.int64)
+    place[sources.flatten()] = torch.arange(len(sources)).repeat_interleave(
+        sources.shape[1]
+    )
+    place = place[target.window_area : total]
+    spread = field[..., place] - copies[place].log().to(field)
+    return spread[None].to(neighbors.dtype)

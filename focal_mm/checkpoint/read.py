@@ -1,0 +1,150 @@
+"""Reading checkpoint files without executing anything in them."""
+
+from __future__ import annotations
+
+import contextlib
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from mmengine.dist import barrier, is_main_process
+from mmengine.fileio import get_local_path
+from mmengine.logging import HistoryBuffer
+from torch import Tensor
+
+from .errors import CheckpointError
+
+
+@contextlib.contextmanager
+def _training_state_allowed() -> Iterator[None]:
+    """Let weights_only reading accept what MMEngine's runner stores beside weights.
+
+    PyTorch before 2.5 cannot be told; training checkpoints are then refused.
+    """
+    if not hasattr(torch.serialization, "safe_globals"):
+        yield
+        return
+    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
+    dtypes = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8")}
+    allowed = [
+        HistoryBuffer,
+        multiarray._reconstruct,
+        multiarray.scalar,
+        np.ndarray,
+        np.dtype,
+        *dtypes,
+    ]
+    with torch.serialization.safe_globals(allowed):
+        yield
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+def _read_safetensors(path: str, map_location: str) -> dict[str, Tensor]:
+    try:
+        from safetensors.torch import load_file
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: reading .safetensors needs the package safetensors "
+            "(pip install safetensors)"
+        ) from None
+    try:
+        return load_file(path, device=map_location)
+    except Exception as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a safetensors file ({_first_line(error)}); "
+            "nothing was loaded"
+        ) from None
+
+
+def _read_local(path: str, map_location: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise CheckpointError(f"{path}: no such checkpoint file")
+    if path.endswith(".safetensors"):
+        return _read_safetensors(path, map_location)
+    try:
+        with _training_state_allowed():
+            loaded = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError as error:
+        reason = next(
+            (line for line in str(error).splitlines() if "Unsupported" in line),
+            _first_line(error),
+        )
+        raise CheckpointError(
+            f"{path} is not a file of plain weights: it holds objects that would run "
+            f"code, or it is damaged; nothing was executed or loaded ({reason.strip()})"
+        ) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointError(
+            f"{path} is truncated or not a PyTorch checkpoint ({_first_line(error)}); "
+            "nothing was loaded"
+        ) from None
+    if not isinstance(loaded, Mapping):
+        raise CheckpointError(
+            f"{path} holds a {type(loaded).__name__}, a checkpoint is a dict; "
+            "nothing was loaded"
+        )
+    return dict(loaded)
+
+
+def _read_url(url: str, map_location: str) -> dict[str, Any]:
+    """Download once per machine cache: the main process first, then the others."""
+    checkpoint = None
+    for turn in (True, False):
+        if is_main_process() == turn:
+            checkpoint = torch.hub.load_state_dict_from_url(
+                url, map_location=map_location, weights_only=True
+            )
+        barrier()
+    return checkpoint
+
+
+def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
+    """Read a checkpoint file as it is.
+
+    Args:
+        path: A local file (.pth and the like, or .safetensors), an http(s) address,
+            or an address that MMEngine's file backends know.
+        map_location: Device that tensors are put on.
+
+    Returns:
+        What the file holds: weights, or a dict that holds them under ``state_dict``
+        or ``model``; see :func:`state_dict_of`.
+
+    Raises:
+        CheckpointError: If the file is missing, truncated, holds anything but
+            tensors and plain data, or is not a checkpoint.
+    """
+    path = str(path)
+    if path.startswith(("http://", "https://")):
+        return _read_url(path, map_location)
+    with get_local_path(path) as local:
+        return _read_local(str(Path(local).expanduser()), map_location)
+
+
+def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+    """The weights in what :func:`read_checkpoint` returned.
+
+    Args:
+        checkpoint: Weights, or a dict with them under ``state_dict`` or ``model``.
+        path: Where it came from, for the error.
+
+    Raises:
+        CheckpointError: If there are none.
+    """
+    state = checkpoint
+    for key in ("state_dict", "model"):
+        if isinstance(state.get(key), Mapping):
+            state = state[key]
+            break
+    if not state or not all(isinstance(value, Tensor) for value in state.values()):
+        raise CheckpointError(
+            f"{path} holds no weights: expected tensors by name, at the top level or "
+            "under 'state_dict' or 'model'; nothing was loaded"
+        )
+    return {name.removeprefix("module."): value for name, value in state.items()}

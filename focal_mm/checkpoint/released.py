@@ -1,0 +1,193 @@
+"""The released code's checkpoints and constructor arguments in our terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from .errors import CheckpointError
+
+DERIVED_BUFFER = re.compile(
+    r"(^|\.)(relative_position_index\w*|valid_ind_rolled|valid_ind_unfold_\w+"
+    r"|attn_mask|topk_cloest_\w+|window_coords)(\.\d+)?$"
+)
+"""Buffers of the released code that follow from the sizes (the spelling is theirs)."""
+
+_BACKBONE_KEY = re.compile(
+    r"patch_embed\.(proj|norm|pre_norm)\.(weight|bias)|absolute_pos_embed"
+    r"|layers\.\d+\.(downsample\.(proj|norm|pre_norm)\.(weight|bias)"
+    r"|blocks\.\d+\.("
+    r"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2|pool_layers\.\d+)"
+    r"\.(weight|bias)"
+    r"|attn\.relative_position_bias_table(_to_neighbors|_to_windows\.\d+)?"
+    r"|gamma_[12]))"
+)
+_FAST_KEY = re.compile(r"\.coord2rpb_all\.")
+
+
+def is_released(state_dict: Mapping[str, Any]) -> bool:
+    """Whether the names are those of the released code's models."""
+    return any(re.match(r"layers\.\d+\.blocks\.\d+\.", name) for name in state_dict)
+
+
+def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Rename a released checkpoint to the layout of an mmpretrain ImageClassifier.
+
+    Args:
+        state_dict: Tensors under the released names, or the released file's
+            ``{"model": ...}`` around them. May be a part of a model.
+
+    Returns:
+        The same tensors under ``backbone.…`` and ``head.fc.…``, without the derived
+        buffers.
+
+    Raises:
+        CheckpointError: If a name is not one of a released Focal Transformer's.
+    """
+    if isinstance(state_dict.get("model"), Mapping):
+        state_dict = state_dict["model"]
+    stages = [int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, state_dict) if m]
+    last_stage = max(stages, default=3)
+    converted = {}
+    for name, value in state_dict.items():
+        if DERIVED_BUFFER.search(name):
+            continue
+        if _FAST_KEY.search(name):
+            raise CheckpointError(
+                f"{name!r} belongs to Focal-fast (version 'v2'), whose attention this "
+                "release does not have"
+            )
+        if name in ("norm.weight", "norm.bias"):
+            new_name = f"backbone.norm{last_stage}.{name.split('.')[1]}"
+        elif name in ("head.weight", "head.bias"):
+            new_name = f"head.fc.{name.split('.')[1]}"
+        elif _BACKBONE_KEY.fullmatch(name):
+            new_name = "backbone." + re.sub(r"^layers\.", "stages.", name)
+        else:
+            raise CheckpointError(
+                f"{name!r} is not a name in a released Focal Transformer checkpoint"
+            )
+        converted[new_name] = value
+    return converted
+
+
+_RELEASED_DEFAULTS: dict[str, Any] = {
+    "img_size": 224,
+    "patch_size": 4,
+    "in_chans": 3,
+    "num_classes": 1000,
+    "embed_dim": 96,
+    "depths": (2, 2, 6, 2),
+    "num_heads": (3, 6, 12, 24),
+    "window_size": 7,
+    "mlp_ratio": 4.0,
+    "qkv_bias": True,
+    "qk_scale": None,
+    "drop_rate": 0.0,
+    "attn_drop_rate": 0.0,
+    "drop_path_rate": 0.1,
+    "ape": False,
+    "patch_norm": True,
+    "use_checkpoint": False,
+    "use_shift": False,
+    "focal_stages": (0, 1, 2, 3),
+    "focal_levels": (1, 1, 1, 1),
+    "focal_windows": (7, 5, 3, 1),
+    "focal_pool": "fc",
+    "expand_stages": (0, 1, 2, 3),
+    "expand_sizes": (3, 3, 3, 3),
+    "expand_layer": "all",
+    "use_conv_embed": False,
+    "use_layerscale": False,
+    "layerscale_value": 1e-4,
+    "use_pre_norm": False,
+}
+"""The released constructor's arguments; ``num_classes`` and ``expand_stages`` have no
+effect on its backbone."""
+
+
+def from_released_args(
+    kwargs: Mapping[str, Any],
+    version: str = "v1",
+    img_size: int | Sequence[int] = (224, 224),
+) -> dict[str, Any]:
+    """Turn the released code's constructor arguments into a backbone config.
+
+    The released code cuts the window to the shorter side of a stage's map where that
+    is not larger than the window, and does not expand there; so the config depends on
+    the image size that the model was built for.
+
+    Args:
+        kwargs: Arguments of the released ``FocalTransformer``; missing ones take its
+            defaults.
+        version: 'v1'. ('v2', Focal-fast, is not in this release.)
+        img_size: Image size that the model was built for, int or (height, width);
+            ``kwargs['img_size']`` wins over it.
+
+    Returns:
+        Config of :class:`focal_mm.models.FocalTransformer` with its ``type``, whose
+        only output is the last stage's, as classifiers want it.
+
+    Raises:
+        ValueError: If an argument is unknown or the version is not there.
+    """
+    if version != "v1":
+        raise ValueError(
+            f"version must be 'v1', got {version!r}: Focal-fast ('v2') is not in this "
+            "release"
+        )
+    unknown = sorted(set(kwargs) - set(_RELEASED_DEFAULTS))
+    if unknown:
+        raise ValueError(
+            f"unknown arguments of the released FocalTransformer: {unknown}; "
+            f"known are {sorted(_RELEASED_DEFAULTS)}"
+        )
+    args = {**_RELEASED_DEFAULTS, "img_size": img_size, **kwargs}
+    sides = args["img_size"]
+    sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
+    stages = range(len(args["depths"]))
+    windows, expands, levels = [], [], []
+    for stage in stages:
+        shorter = min(sides) // args["patch_size"] // 2**stage
+        fits = shorter > args["window_size"]
+        windows.append(args["window_size"] if fits else shorter)
+        expands.append(args["expand_sizes"][stage] if fits else 0)
+        pools = stage in args["focal_stages"] and args["focal_pool"] != "none"
+        levels.append(args["focal_levels"][stage] if pools else 1)
+    return dict(
+        type="FocalTransformer",
+        arch=dict(
+            embed_dims=args["embed_dim"],
+            depths=tuple(args["depths"]),
+            num_heads=tuple(args["num_heads"]),
+        ),
+        in_channels=args["in_chans"],
+        patch_size=args["patch_size"],
+        window_size=tuple(windows),
+        mlp_ratio=args["mlp_ratio"],
+        qkv_bias=args["qkv_bias"],
+        qk_scale=args["qk_scale"],
+        drop_rate=args["drop_rate"],
+        attn_drop_rate=args["attn_drop_rate"],
+        drop_path_rate=args["drop_path_rate"],
+        expand_sizes=tuple(expands),
+        expand_layer=args["expand_layer"],
+        focal_levels=tuple(levels),
+        focal_windows=tuple(args["focal_windows"]),
+        focal_pool=args["focal_pool"],
+        use_conv_embed=args["use_conv_embed"],
+        # Without patch_norm the released code has no norm of either kind.
+        use_pre_norm=args["use_pre_norm"] and args["patch_norm"],
+        layer_scale_init_value=(
+            args["layerscale_value"] if args["use_layerscale"] else None
+        ),
+        use_shift=args["use_shift"],
+        use_abs_pos_embed=args["ape"],
+        pretrain_img_size=sides,
+        patch_norm=args["patch_norm"],
+        out_indices=(stages[-1],),
+        with_cp=args["use_checkpoint"],
+    )

@@ -1,0 +1,210 @@
+"""Fitting a state dict to a backbone: renaming, resizing, and saying what was done."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mmengine.logging import print_log
+from torch import Tensor, nn
+
+from . import interpolate
+from .errors import CheckpointError
+from .released import DERIVED_BUFFER, convert_released, is_released
+
+_TABLE = re.compile(
+    r"relative_position_bias_table|absolute_pos_embed|pool_layers\.|gamma_[12]$"
+)
+"""What a checkpoint of the same network may lack or have in another size."""
+
+_OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)$")
+
+
+@dataclass
+class LoadReport:
+    """What was done to fit a state dict.
+
+    Attributes:
+        resized: Tables that were resized, with sizes.
+        initialised: Parameters that keep their initial values, the file having none.
+        dropped: Keys of the file that the model has no place for.
+    """
+
+    resized: list[str] = field(default_factory=list)
+    initialised: list[str] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+
+    def lines(self) -> list[str]:
+        """One line for each kind of thing that was done."""
+        titles = {
+            "resized": "tables resized",
+            "initialised": "missing in the checkpoint, initialised instead",
+            "dropped": "dropped, no place in the model",
+        }
+        return [
+            f"{title} ({len(getattr(self, kind))}): {', '.join(getattr(self, kind))}"
+            for kind, title in titles.items()
+            if getattr(self, kind)
+        ]
+
+
+def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor:
+    """The tensor ``name`` of the file in the size that the model has."""
+    tensor, wanted = state[name], target.get_parameter(name).shape
+    if name == "absolute_pos_embed":
+        side = interpolate._square(tensor.shape[1])
+        grid = target.pos_embed_grid
+        return interpolate.resize_pos_embed(tensor, (side, side), grid)
+    if "_to_windows." in name:
+        return interpolate.resize_region_table(tensor, wanted[1])
+    if name.endswith("_to_neighbors"):
+        window_name = name.removesuffix("_to_neighbors")
+        window_rows = target.get_parameter(window_name).shape[0]
+        return interpolate.resize_neighbor_table(
+            tensor,
+            state[window_name],
+            interpolate.fine_geometry(state[window_name].shape[0], tensor.shape[-1]),
+            interpolate.fine_geometry(window_rows, wanted[-1]),
+        )
+    if "pool_layers." in name:
+        if len(wanted) == 4:
+            return interpolate.resize_conv_pool(tensor, wanted[-1])
+        return interpolate.resize_fc_pool(tensor, wanted[1])
+    return interpolate.resize_window_table(tensor, wanted[0])
+
+
+def _mismatch(name: str, got: Tensor, wanted: Tensor) -> CheckpointError:
+    return CheckpointError(
+        f"not a checkpoint of this model: {name} is {tuple(got.shape)} in the file "
+        f"and {tuple(wanted.shape)} in the model; nothing was loaded"
+    )
+
+
+def fit_state_dict(
+    state: Mapping[str, Tensor], model: nn.Module
+) -> tuple[dict[str, Tensor], LoadReport]:
+    """Fit backbone weights to a backbone.
+
+    Args:
+        state: Weights under the backbone's own names or the released ones.
+        model: The :class:`focal_mm.models.FocalTransformer`; not changed.
+
+    Returns:
+        The weights under the backbone's names and in its sizes (keys that it has no
+        place for are kept), and what was done.
+
+    Raises:
+        CheckpointError: If the weights are those of another network.
+    """
+    report = LoadReport()
+    if is_released(state):
+        converted = convert_released(state)
+        report.dropped += [k for k in converted if not k.startswith("backbone.")]
+        state = {
+            name.removeprefix("backbone."): value
+            for name, value in converted.items()
+            if name.startswith("backbone.")
+        }
+    state = {k: v for k, v in state.items() if not DERIVED_BUFFER.search(k)}
+    wanted = dict(model.named_parameters())
+    if not any(name in wanted for name in state):
+        raise CheckpointError(
+            "not a checkpoint of this model: none of its names are the backbone's "
+            f"(the first is {next(iter(state), None)!r}); nothing was loaded"
+        )
+    _check_core(state, wanted)
+
+    fitted = {}
+    for name, value in state.items():
+        if name not in wanted:
+            report.dropped.append(name)
+            fitted[name] = value
+        elif value.shape == wanted[name].shape:
+            fitted[name] = value
+        elif not _TABLE.search(name):
+            raise _mismatch(name, value, wanted[name])
+        else:
+            _fit_table(name, state, model, fitted, report)
+    report.initialised += [name for name in wanted if name not in fitted]
+    return fitted, report
+
+
+def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise unless the file has every weight that no option can add or leave out."""
+    core = [
+        name
+        for name in wanted
+        if not _TABLE.search(name) and not _OUTPUT_NORM.match(name)
+    ]
+    missing = [name for name in core if name not in state]
+    if missing:
+        raise CheckpointError(
+            f"not a checkpoint of this model: {len(missing)} of {len(core)} weights "
+            f"are missing, the first is {missing[0]!r}; nothing was loaded"
+        )
+    built = {name.split(".")[1] for name in core if name.startswith("stages.")}
+    for name in state:
+        parts = name.split(".")
+        same_stage = parts[0] == "stages" and parts[1] in built
+        if same_stage and parts[2] == "blocks" and name not in wanted:
+            stem = ".".join(parts[:4]) + "."
+            if not any(key.startswith(stem) for key in core):
+                raise CheckpointError(
+                    f"not a checkpoint of this model: {name} belongs to a block that "
+                    "the model does not have (other depths); nothing was loaded"
+                )
+
+
+def _fit_table(
+    name: str,
+    state: Mapping[str, Tensor],
+    model: nn.Module,
+    fitted: dict[str, Tensor],
+    report: LoadReport,
+) -> None:
+    """Put a resized table into ``fitted``, or leave it out where it cannot be."""
+    value, wanted = state[name], model.get_parameter(name)
+    sizes = f"{tuple(value.shape)} -> {tuple(wanted.shape)}"
+    try:
+        resized = _resize(name, state, model)
+    except (ValueError, KeyError) as error:
+        report.dropped.append(f"{name} ({sizes}: {error})")
+        return
+    if resized.shape != wanted.shape:
+        raise _mismatch(name, value, wanted)
+    how = " over the halo" if name.endswith("_to_neighbors") else ""
+    report.resized.append(f"{name} {sizes}{how}")
+    fitted[name] = resized
+
+
+def adapt_state_dict(
+    module: nn.Module,
+    state_dict: dict[str, Tensor],
+    prefix: str,
+    local_metadata: dict,
+    strict: bool,
+    missing_keys: list[str],
+    unexpected_keys: list[str],
+    error_msgs: list[str],
+) -> None:
+    """Load pre-hook of the backbone: fit its part of ``state_dict`` and log it.
+
+    The signature is PyTorch's. A file without anything for the backbone is left to
+    the caller, who reports the missing keys.
+    """
+    own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
+    if not own:
+        return
+    state = {name.removeprefix(prefix): value for name, value in own.items()}
+    fitted, report = fit_state_dict(state, module)
+    for name in own:
+        del state_dict[name]
+    state_dict.update({prefix + name: value for name, value in fitted.items()})
+    for line in report.lines():
+        print_log(
+            f"{type(module).__name__}: {line}",
+            logger="current",
+            level=logging.WARNING if report.initialised else logging.INFO,
+        )

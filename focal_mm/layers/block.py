@@ -1,0 +1,131 @@
+"""The Focal Transformer block."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..ops import FocalGeometry
+from .attention import FocalAttention
+from .drop_path import DropPath
+from .pooling import SubWindowPooling, centre_to
+
+
+class Mlp(nn.Module):
+    """Two linear layers with GELU between them.
+
+    Args:
+        embed_dims: Channels of input and output.
+        hidden_dims: Channels between the layers.
+        drop_rate: Dropout after each layer.
+    """
+
+    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(embed_dims, hidden_dims)
+        self.fc2 = nn.Linear(hidden_dims, embed_dims)
+        self.drop = nn.Dropout(drop_rate)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (..., C) to (..., C)."""
+        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
+
+
+class FocalBlock(nn.Module):
+    """Norm, focal attention, residual; norm, MLP, residual.
+
+    Args:
+        embed_dims: Channels C.
+        num_heads: Attention heads.
+        geometry: The sizes of the attention.
+        focal_pool: How sub-windows are pooled.
+        mlp_ratio: Hidden channels of the MLP over C.
+        qkv_bias: See :class:`FocalAttention`.
+        qk_scale: See :class:`FocalAttention`.
+        drop_rate: Dropout of the projections.
+        attn_drop_rate: Dropout of the attention weights.
+        drop_path_rate: Stochastic depth of both branches.
+        layer_scale_init_value: Start value of LayerScale; None for no LayerScale.
+        attn_backend: See :func:`focal_mm.ops.focal_attention`.
+    """
+
+    def __init__(
+        self,
+        embed_dims: int,
+        num_heads: int,
+        geometry: FocalGeometry,
+        focal_pool: str = "fc",
+        mlp_ratio: float = 4.0,
+        qkv_bias: bool = True,
+        qk_scale: float | None = None,
+        drop_rate: float = 0.0,
+        attn_drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale_init_value: float | None = None,
+        attn_backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        self.geometry = geometry
+        self.norm1 = nn.LayerNorm(embed_dims)
+        self.pool_layers = nn.ModuleList(
+            SubWindowPooling(focal_pool, geometry.sub_window_size(level), embed_dims)
+            for level in range(geometry.coarse_levels)
+        )
+        self.attn = FocalAttention(
+            embed_dims,
+            num_heads,
+            geometry,
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop_rate=attn_drop_rate,
+            proj_drop_rate=drop_rate,
+            backend=attn_backend,
+        )
+        self.norm2 = nn.LayerNorm(embed_dims)
+        self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio), drop_rate)
+        self.drop_path = DropPath(drop_path_rate)
+        if layer_scale_init_value is None:
+            self.gamma_1 = self.gamma_2 = None
+        else:
+            start = torch.full((embed_dims,), float(layer_scale_init_value))
+            self.gamma_1 = nn.Parameter(start)
+            self.gamma_2 = nn.Parameter(start.clone())
+
+    def _pool(self, x: Tensor) -> list[Tensor]:
+        """Pooled maps of all coarse levels from the padded map (B, H, W, C)."""
+        pooled = []
+        for level, layer in enumerate(self.pool_layers):
+            sides = [
+                self.geometry.num_pooled(side, level) * layer.size
+                for side in x.shape[1:3]
+            ]
+            pooled.append(layer(centre_to(x, *sides)))
+        return pooled
+
+    def _attend(self, x: Tensor) -> Tensor:
+        """Attention branch of (B, H, W, C): pad, shift, attend, shift back, crop."""
+        height, width = x.shape[1:3]
+        size = self.geometry.window_size
+        # A map of a single window's height or width is not shifted.
+        shift = self.geometry.shift_size if min(height, width) > size else 0
+        right, bottom = -width % size, -height % size
+        if right or bottom:
+            x = F.pad(x, (0, 0, 0, right, 0, bottom))
+        if shift:
+            x = x.roll((-shift, -shift), (1, 2))
+        x = self.attn(x, self._pool(x), shifted=shift > 0)
+        if shift:
+            x = x.roll((shift, shift), (1, 2))
+        return x[:, :height, :width]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Transform a map (B, H, W, C) of any H and W."""
+        branch = self._attend(self.norm1(x))
+        x = x + self.drop_path(_scale(branch, self.gamma_1))
+        branch = self.mlp(self.norm2(x))
+        return x + self.drop_path(_scale(branch, self.gamma_2))
+
+
+def _scale(x: Tensor, gamma: Tensor | None) -> Tensor:
+    return x if gamma is None else x * gamma

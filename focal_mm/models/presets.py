@@ -1,0 +1,67 @@
+"""Sizes of the paper's models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+
+class Arch(NamedTuple):
+    """Size of a model.
+
+    Attributes:
+        embed_dims: Channels of the first stage; each stage doubles them.
+        depths: Blocks of each stage.
+        num_heads: Attention heads of each stage.
+    """
+
+    embed_dims: int
+    depths: tuple[int, ...]
+    num_heads: tuple[int, ...]
+
+
+ARCHS: dict[str, Arch] = {
+    "tiny": Arch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
+    "small": Arch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
+    "base": Arch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
+    "large": Arch(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+}
+"""Paper, table 1; 'large' is Swin-Large's size, which the paper does not print."""
+
+
+def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
+    """Turn the ``arch`` argument into sizes.
+
+    Args:
+        arch: A preset's name, or a dict with exactly the keys of :class:`Arch`.
+
+    Raises:
+        ValueError: If the preset is unknown, keys are missing or unknown, or the
+            sizes do not fit together.
+    """
+    if isinstance(arch, str):
+        if arch not in ARCHS:
+            raise ValueError(f"arch must be one of {sorted(ARCHS)}, got {arch!r}")
+        return ARCHS[arch]
+    if not isinstance(arch, Mapping) or set(arch) != set(Arch._fields):
+        got = sorted(arch) if isinstance(arch, Mapping) else arch
+        raise ValueError(
+            f"arch must be one of {sorted(ARCHS)} or a dict with exactly the keys "
+            f"{list(Arch._fields)}, got {got!r}"
+        )
+    parsed = Arch(arch["embed_dims"], tuple(arch["depths"]), tuple(arch["num_heads"]))
+    if len(parsed.depths) != len(parsed.num_heads) or not parsed.depths:
+        raise ValueError(
+            "arch: depths and num_heads must name the same stages, got "
+            f"{parsed.depths} and {parsed.num_heads}"
+        )
+    if min(parsed.depths) < 1:
+        raise ValueError(f"arch: depths must be at least 1, got {parsed.depths}")
+    for stage, heads in enumerate(parsed.num_heads):
+        channels = parsed.embed_dims * 2**stage
+        if heads < 1 or channels % heads:
+            raise ValueError(
+                f"arch: num_heads={heads} of stage {stage} must divide its "
+                f"{channels} channels"
+            )
+    return parsed

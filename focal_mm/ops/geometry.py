@@ -1,0 +1,303 @@
+"""Which keys a window of queries sees: sizes, indices and masks.
+
+Everything here is a pure function of integers. Tensors are built once per
+(sizes, device) and shared by all calls, so callers must not write to them.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+OUTSIDE_LOGIT = -100.0
+"""Added to the logit of a key that a query must not see.
+
+The released checkpoints were trained with this value instead of minus infinity.
+"""
+
+_NO_KEY = -1e30
+"""Stands for "no key here" in a float32 bias; a finite minus infinity."""
+
+ROLLS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
+"""Signs of the four rolls of the key map over (rows, columns), in the order in which
+the released tables list them: top-left, top-right, bottom-left, bottom-right."""
+
+
+def cached_by_size(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Cache a tensor-valued function of hashable sizes.
+
+    A compiler traces the plain function instead, so that its own stand-ins for
+    tensors do not end up in the cache. Tensors are never made in inference mode:
+    autograd could not use them afterwards.
+    """
+
+    @functools.lru_cache(maxsize=256)
+    def build(*sizes: object) -> Tensor:
+        with torch.inference_mode(False):
+            return function(*sizes)
+
+    @functools.wraps(function)
+    def wrapper(*sizes: object) -> Tensor:
+        return function(*sizes) if torch.compiler.is_compiling() else build(*sizes)
+
+    return wrapper
+
+
+@dataclass(frozen=True)
+class FocalGeometry:
+    """The sizes that decide which keys a window of queries sees.
+
+    Args:
+        window_size: Side of a window of queries, in tokens (paper: ``s_p``).
+        expand_size: Tokens by which the fine region exceeds the window on each
+            side; 0 for the window alone.
+        focal_window: Side of the region of pooled tokens at the first coarse level
+            (paper: ``s_r``); odd.
+        coarse_levels: Number of coarse levels (focal levels minus one).
+        shift_size: The map is rolled by minus this before windows are cut.
+
+    Raises:
+        ValueError: If a size is out of its range.
+    """
+
+    window_size: int
+    expand_size: int = 0
+    focal_window: int = 1
+    coarse_levels: int = 0
+    shift_size: int = 0
+
+    def __post_init__(self) -> None:
+        if self.window_size < 1:
+            raise ValueError(f"window_size must be at least 1, got {self.window_size}")
+        if not 0 <= self.expand_size <= self.window_size:
+            raise ValueError(
+                f"expand_size must be between 0 and window_size={self.window_size}, "
+                f"got {self.expand_size}"
+            )
+        if self.focal_window < 1 or self.focal_window % 2 == 0:
+            raise ValueError(
+                "focal_window must be odd and at least 1 (the region is centred on "
+                f"the window), got {self.focal_window}"
+            )
+        most = self.window_size.bit_length()
+        if not 0 <= self.coarse_levels <= most:
+            raise ValueError(
+                f"coarse_levels must be between 0 and {most} (sub-windows of at least "
+                f"one token in window_size={self.window_size}), "
+                f"got {self.coarse_levels}"
+            )
+        if not 0 <= self.shift_size < self.window_size:
+            raise ValueError(
+                f"shift_size must be between 0 and window_size - 1 = "
+                f"{self.window_size - 1}, got {self.shift_size}"
+            )
+
+    @property
+    def window_area(self) -> int:
+        """Queries of a window."""
+        return self.window_size**2
+
+    @property
+    def num_neighbors(self) -> int:
+        """Keys outside the window in the four rolled maps together."""
+        inner = (self.window_size - self.expand_size) ** 2
+        return 4 * (self.window_area - inner) if self.expand_size else 0
+
+    @property
+    def halo_size(self) -> int:
+        """Side of the fine region: the window and ``expand_size`` tokens around it."""
+        return self.window_size + 2 * self.expand_size
+
+    def stride(self, level: int) -> int:
+        """Sub-windows per window side at coarse level ``level`` (0-based)."""
+        return 2**level
+
+    def region_size(self, level: int) -> int:
+        """Side of the region of pooled tokens at coarse level ``level``."""
+        return self.focal_window + self.stride(level) - 1
+
+    def sub_window_size(self, level: int) -> int:
+        """Side in tokens of what is pooled into one token at ``level``."""
+        return self.window_size // self.stride(level)
+
+    def num_pooled(self, size: int, level: int) -> int:
+        """Pooled tokens along a side of ``size`` tokens at ``level``."""
+        return math.ceil(size / self.window_size) * self.stride(level)
+
+
+def _relative_index(num_queries: int, num_keys: int) -> Tensor:
+    """Row-major index of (query - key) offsets, (num_queries², num_keys²)."""
+    offset = torch.arange(num_queries)[:, None] - torch.arange(num_keys)[None, :]
+    offset = offset + num_keys - 1
+    side = num_queries + num_keys - 1
+    index = offset[:, None, :, None] * side + offset[None, :, None, :]
+    return index.reshape(num_queries**2, num_keys**2)
+
+
+@cached_by_size
+def window_bias_index(window_size: int, device: torch.device) -> Tensor:
+    """Rows of ``relative_position_bias_table`` for each query and window key.
+
+    Returns:
+        int64, (window_size², window_size²).
+    """
+    return _relative_index(window_size, window_size).to(device)
+
+
+@cached_by_size
+def region_bias_index(
+    window_size: int, region_size: int, device: torch.device
+) -> Tensor:
+    """Columns of ``relative_position_bias_table_to_windows`` for each pair.
+
+    Returns:
+        int64, (window_size², region_size²).
+    """
+    return _relative_index(window_size, region_size).to(device)
+
+
+@cached_by_size
+def neighbor_index(geometry: FocalGeometry, device: torch.device) -> Tensor:
+    """The rolled keys that fall outside the central window.
+
+    Returns:
+        int64, (num_neighbors,): indices into four rolled windows of s² tokens
+        laid end to end in the order of :data:`ROLLS`.
+    """
+    size, expand = geometry.window_size, geometry.expand_size
+    local = torch.arange(size)
+    outside = []
+    for sign_row, sign_col in ROLLS:
+        row = local - sign_row * expand
+        col = local - sign_col * expand
+        row_out = (row < 0) | (row >= size)
+        col_out = (col < 0) | (col >= size)
+        outside.append((row_out[:, None] | col_out[None, :]).flatten())
+    return torch.cat(outside).nonzero().flatten().to(device)
+
+
+@cached_by_size
+def halo_sources(geometry: FocalGeometry, device: torch.device) -> Tensor:
+    """For each token of the halo, the keys of the released order that it stands for.
+
+    The released order lists the window's tokens, then the neighbours; a token of the
+    halo may stand there more than once, and with ``2 * expand_size > window_size``
+    some stand nowhere.
+
+    Returns:
+        int64, (halo_size², most copies of one token): indices into the released
+        order; missing entries hold ``window_area + num_neighbors``.
+    """
+    size, expand, side = (
+        geometry.window_size,
+        geometry.expand_size,
+        geometry.halo_size,
+    )
+    local = torch.arange(size)
+    rows = [(local[:, None] + expand).expand(size, size).flatten()]
+    cols = [(local[None, :] + expand).expand(size, size).flatten()]
+    if expand:
+        roll_rows, roll_cols = [], []
+        for sign_row, sign_col in ROLLS:
+            row = (local - sign_row * expand + expand)[:, None].expand(size, size)
+            col = (local - sign_col * expand + expand)[None, :].expand(size, size)
+            roll_rows.append(row.flatten())
+            roll_cols.append(col.flatten())
+        keep = neighbor_index(geometry, torch.device("cpu"))
+        rows.append(torch.cat(roll_rows)[keep])
+        cols.append(torch.cat(roll_cols)[keep])
+    position = (torch.cat(rows) * side + torch.cat(cols)).tolist()
+    sources: list[list[int]] = [[] for _ in range(side**2)]
+    for key, place in enumerate(position):
+        sources[place].append(key)
+    copies = max(map(len, sources))
+    missing = len(position)
+    table = [keys + [missing] * (copies - len(keys)) for keys in sources]
+    return torch.tensor(table, dtype=torch.int64).to(device)
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Half-precision tensors as float32, others as they are."""
+    return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
+
+
+def merge_halo_bias(window: Tensor, neighbors: Tensor, sources: Tensor) -> Tensor:
+    """Bias of the halo's tokens: equal keys become one key.
+
+    Two equal keys with biases b1 and b2 weigh as much as one with
+    ``log(exp b1 + exp b2)``.
+
+    Args:
+        window: (heads, queries, s²).
+        neighbors: (heads, queries, num_neighbors).
+        sources: From :func:`halo_sources`.
+
+    Returns:
+        (heads, queries, halo_size²), at least float32.
+    """
+    released = at_least_float32(torch.cat((window, neighbors), dim=-1))
+    released = torch.nn.functional.pad(released, (0, 1), value=_NO_KEY)
+    copies = released[..., sources.flatten()].unflatten(-1, sources.shape)
+    if sources.shape[1] == 1:
+        return copies.squeeze(-1)
+    return copies.logsumexp(dim=-1)
+
+
+def _outside(num_windows: int, stride: int, region: int) -> Tensor:
+    """Bool (num_windows, region): which rows of each window's region lie outside."""
+    first = torch.arange(num_windows)[:, None] * stride - (region - stride) // 2
+    row = first + torch.arange(region)[None, :]
+    return (row < 0) | (row >= num_windows * stride)
+
+
+@cached_by_size
+def region_mask(
+    grid: tuple[int, int], geometry: FocalGeometry, level: int, device: torch.device
+) -> Tensor:
+    """Logits added to the pooled keys of each window: 0, or -100 outside the map.
+
+    Args:
+        grid: Windows of the map, (rows, columns).
+        geometry: The sizes.
+        level: Coarse level, 0-based.
+        device: Where the result is put.
+
+    Returns:
+        float32, (rows * columns, region_size²).
+    """
+    stride, region = geometry.stride(level), geometry.region_size(level)
+    rows, cols = (_outside(count, stride, region) for count in grid)
+    outside = rows[:, None, :, None] | cols[None, :, None, :]
+    mask = torch.zeros(outside.shape).masked_fill_(outside, OUTSIDE_LOGIT)
+    return mask.reshape(-1, region**2).to(device)
+
+
+@cached_by_size
+def shift_mask(
+    grid: tuple[int, int], geometry: FocalGeometry, device: torch.device
+) -> Tensor:
+    """Logits added to a window's own keys after a shift: 0, or -100 across the border.
+
+    Returns:
+        float32, (rows * columns, s², s²).
+    """
+    size, shift = geometry.window_size, geometry.shift_size
+
+    def part(count: int) -> Tensor:
+        """Which of three bands each token of a rolled side of windows is in."""
+        token = torch.arange(count * size)
+        last_window = token >= (count - 1) * size
+        wrapped = token >= count * size - shift
+        return (last_window.int() + wrapped.int()).view(count, size)
+
+    rows, cols = (part(count) for count in grid)
+    band = (rows * 3)[:, None, :, None] + cols[None, :, None, :]
+    band = band.reshape(-1, size**2)
+    differs = band[:, :, None] != band[:, None, :]
+    mask = torch.zeros(differs.shape).masked_fill_(differs, OUTSIDE_LOGIT)
+    return mask.to(device)
