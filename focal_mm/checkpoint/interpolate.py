@@ -126,7 +126,9 @@ def resize_neighbor_table(
     index = window_bias_index(source.window_size, _CPU).to(window_table.device)
     window = window_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
     field = merge_halo_bias(
-        window, neighbors.squeeze(0), halo_sources(source, _CPU).to(window.device)
+        window,
+        neighbors.squeeze(0),
+        halo_sources(source.window_size, source.expand_size, _CPU).to(window.device),
     )
     side, wanted = source.halo_size, target.halo_size
     field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
@@ -135,7 +137,7 @@ def resize_neighbor_table(
     field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
     field = field.flatten(2).transpose(1, 2)
 
-    sources = halo_sources(target, _CPU)
+    sources = halo_sources(target.window_size, target.expand_size, _CPU)
     total = target.window_area + target.num_neighbors
     copies = (sources < total).sum(1)
     place = torch.empty(total + 1, dtype=torch.int64)

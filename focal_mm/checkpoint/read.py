@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,34 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
+from mmengine.utils import digit_version
+from mmengine.utils.dl_utils import TORCH_VERSION
 from torch import Tensor
 
 from .errors import CheckpointError
+
+
+def _history_method(owner: type, name: str) -> Callable[..., Any]:
+    """Stands for ``getattr`` in a pickle, of which HistoryBuffer's methods are all."""
+    if owner is not HistoryBuffer or name.startswith("_"):
+        raise pickle.UnpicklingError(f"Unsupported attribute {name!r} of {owner!r}")
+    return getattr(owner, name)
 
 
 @contextlib.contextmanager
 def _training_state_allowed() -> Iterator[None]:
     """Let weights_only reading accept what MMEngine's runner stores beside weights.
 
-    PyTorch before 2.5 cannot be told; training checkpoints are then refused.
+    PyTorch before 2.6 cannot be told; training checkpoints are then refused.
     """
-    if not hasattr(torch.serialization, "safe_globals"):
+    if digit_version(TORCH_VERSION) < digit_version("2.6"):
         yield
         return
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     dtypes = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8")}
     allowed = [
         HistoryBuffer,
+        (_history_method, "builtins.getattr"),
         multiarray._reconstruct,
         multiarray.scalar,
         np.ndarray,

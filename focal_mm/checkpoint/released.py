@@ -49,7 +49,9 @@ def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     if isinstance(state_dict.get("model"), Mapping):
         state_dict = state_dict["model"]
-    stages = [int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, state_dict) if m]
+    stages = [
+        int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, state_dict) if m
+    ]
     last_stage = max(stages, default=3)
     converted = {}
     for name, value in state_dict.items():

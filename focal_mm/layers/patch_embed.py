@@ -50,7 +50,7 @@ class PatchEmbed(nn.Module):
         self.norm = nn.LayerNorm(embed_dims) if norm else None
 
     def forward(self, x: Tensor) -> Tensor:
-        """Embed (N, C, H, W) to channels-last (N, ceil(H/stride), ceil(W/stride), D)."""
+        """Embed (N, C, H, W) to (N, ceil(H / stride), ceil(W / stride), D)."""
         if self.pre_norm is not None:
             x = self.pre_norm(x)
         x = self.proj(pad_to_multiple(x, self.stride)).permute(0, 2, 3, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 
 import torch
-from mmengine.model import BaseModule
+from mmengine.logging import print_log
+from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
@@ -115,6 +117,13 @@ class FocalTransformer(BaseModule):
         _check_choice("focal_pool", focal_pool, POOLINGS)
         _check_choice("expand_layer", expand_layer, EXPAND_LAYERS)
         check_backend_name(attn_backend)
+        for name, rate in (
+            ("drop_rate", drop_rate),
+            ("attn_drop_rate", attn_drop_rate),
+            ("drop_path_rate", drop_path_rate),
+        ):
+            if not 0 <= rate < 1:
+                raise ValueError(f"{name} must be in [0, 1), got {rate}")
         if not -1 <= frozen_stages <= self.num_stages:
             raise ValueError(
                 f"frozen_stages must be between -1 and {self.num_stages}, "
@@ -191,8 +200,17 @@ class FocalTransformer(BaseModule):
         configured, self.init_cfg = self.init_cfg, others
         super().init_weights()
         self.init_cfg = configured
-        if pretrained is not None:
-            init_from_checkpoint(self, pretrained)
+        if pretrained is None:
+            print_log(
+                "FocalTransformer starts from random weights: init_cfg names no "
+                "checkpoint",
+                logger="current",
+                level=logging.WARNING,
+            )
+            return
+        init_from_checkpoint(self, pretrained)
+        if hasattr(self, "_params_init_info"):
+            update_init_info(self, f"loaded from {pretrained['checkpoint']}")
 
     def _pos_embed(self, height: int, width: int) -> Tensor:
         """The absolute position embedding for a map, (1, height, width, C)."""

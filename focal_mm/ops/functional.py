@@ -58,9 +58,8 @@ def _choose(name: str, inputs: AttentionInputs) -> Backend:
         reason = backend.why_unavailable() or backend.why_unsupported(inputs)
         if not reason:
             if passed_over and not torch.compiler.is_compiling():
-                _log_once(
-                    f"focal attention runs on {backend.name!r}: {'; '.join(passed_over)}"
-                )
+                reasons = "; ".join(passed_over)
+                _log_once(f"focal attention runs on {backend.name!r}: {reasons}")
             return backend
         passed_over.append(f"{backend.name!r} cannot run because {reason}")
     raise ValueError(f"focal attention: {'; '.join(passed_over)}")

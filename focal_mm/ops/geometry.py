@@ -7,7 +7,6 @@ Everything here is a pure function of integers. Tensors are built once per
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -127,7 +126,7 @@ class FocalGeometry:
 
     def num_pooled(self, size: int, level: int) -> int:
         """Pooled tokens along a side of ``size`` tokens at ``level``."""
-        return math.ceil(size / self.window_size) * self.stride(level)
+        return -(-size // self.window_size) * self.stride(level)
 
 
 def _relative_index(num_queries: int, num_keys: int) -> Tensor:
@@ -161,28 +160,65 @@ def region_bias_index(
     return _relative_index(window_size, region_size).to(device)
 
 
+def _rolled_positions(window_size: int, expand_size: int) -> list[tuple[int, int]]:
+    """Where the tokens of the four rolled windows stand, (row, column) from the
+    window's first token, in the released order.
+    """
+    tokens = range(window_size)
+    return [
+        (row - sign_row * expand_size, col - sign_col * expand_size)
+        for sign_row, sign_col in ROLLS
+        for row in tokens
+        for col in tokens
+    ]
+
+
+def _is_outside(position: tuple[int, int], window_size: int) -> bool:
+    return not all(0 <= coordinate < window_size for coordinate in position)
+
+
+# Compilers take the two lists as constants: tracing their loops takes minutes.
+@torch.compiler.assume_constant_result
+def _neighbor_list(window_size: int, expand_size: int) -> list[int]:
+    """Values of :func:`neighbor_index`."""
+    return [
+        index
+        for index, position in enumerate(_rolled_positions(window_size, expand_size))
+        if _is_outside(position, window_size)
+    ]
+
+
+@torch.compiler.assume_constant_result
+def _halo_list(window_size: int, expand_size: int) -> list[list[int]]:
+    """Values of :func:`halo_sources`."""
+    keys = [(row, col) for row in range(window_size) for col in range(window_size)]
+    if expand_size:
+        rolled = _rolled_positions(window_size, expand_size)
+        keys += [position for position in rolled if _is_outside(position, window_size)]
+    side = window_size + 2 * expand_size
+    sources: list[list[int]] = [[] for _ in range(side**2)]
+    for key, (row, col) in enumerate(keys):
+        sources[(row + expand_size) * side + col + expand_size].append(key)
+    copies = max(len(stands_for) for stands_for in sources)
+    return [
+        stands_for + [len(keys)] * (copies - len(stands_for)) for stands_for in sources
+    ]
+
+
 @cached_by_size
-def neighbor_index(geometry: FocalGeometry, device: torch.device) -> Tensor:
+def neighbor_index(window_size: int, expand_size: int, device: torch.device) -> Tensor:
     """The rolled keys that fall outside the central window.
 
     Returns:
         int64, (num_neighbors,): indices into four rolled windows of s² tokens
         laid end to end in the order of :data:`ROLLS`.
     """
-    size, expand = geometry.window_size, geometry.expand_size
-    local = torch.arange(size)
-    outside = []
-    for sign_row, sign_col in ROLLS:
-        row = local - sign_row * expand
-        col = local - sign_col * expand
-        row_out = (row < 0) | (row >= size)
-        col_out = (col < 0) | (col >= size)
-        outside.append((row_out[:, None] | col_out[None, :]).flatten())
-    return torch.cat(outside).nonzero().flatten().to(device)
+    index = _neighbor_list(window_size, expand_size)
+    return torch.tensor(index, dtype=torch.int64, device=device)
 
 
 @cached_by_size
-def halo_sources(geometry: FocalGeometry, device: torch.device) -> Tensor:
+def halo_sources(window_size: int, expand_size: int, device: torch.device) -> Tensor:
     """For each token of the halo, the keys of the released order that it stands for.
 
     The released order lists the window's tokens, then the neighbours; a token of the
@@ -190,35 +226,11 @@ def halo_sources(geometry: FocalGeometry, device: torch.device) -> Tensor:
     some stand nowhere.
 
     Returns:
-        int64, (halo_size², most copies of one token): indices into the released
-        order; missing entries hold ``window_area + num_neighbors``.
+        int64, ((s + 2e)², most copies of one token): indices into the released
+        order; missing entries hold the number of keys.
     """
-    size, expand, side = (
-        geometry.window_size,
-        geometry.expand_size,
-        geometry.halo_size,
-    )
-    local = torch.arange(size)
-    rows = [(local[:, None] + expand).expand(size, size).flatten()]
-    cols = [(local[None, :] + expand).expand(size, size).flatten()]
-    if expand:
-        roll_rows, roll_cols = [], []
-        for sign_row, sign_col in ROLLS:
-            row = (local - sign_row * expand + expand)[:, None].expand(size, size)
-            col = (local - sign_col * expand + expand)[None, :].expand(size, size)
-            roll_rows.append(row.flatten())
-            roll_cols.append(col.flatten())
-        keep = neighbor_index(geometry, torch.device("cpu"))
-        rows.append(torch.cat(roll_rows)[keep])
-        cols.append(torch.cat(roll_cols)[keep])
-    position = (torch.cat(rows) * side + torch.cat(cols)).tolist()
-    sources: list[list[int]] = [[] for _ in range(side**2)]
-    for key, place in enumerate(position):
-        sources[place].append(key)
-    copies = max(map(len, sources))
-    missing = len(position)
-    table = [keys + [missing] * (copies - len(keys)) for keys in sources]
-    return torch.tensor(table, dtype=torch.int64).to(device)
+    table = _halo_list(window_size, expand_size)
+    return torch.tensor(table, dtype=torch.int64, device=device)
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:
@@ -257,47 +269,52 @@ def _outside(num_windows: int, stride: int, region: int) -> Tensor:
 
 @cached_by_size
 def region_mask(
-    grid: tuple[int, int], geometry: FocalGeometry, level: int, device: torch.device
+    rows: int, cols: int, stride: int, region_size: int, device: torch.device
 ) -> Tensor:
     """Logits added to the pooled keys of each window: 0, or -100 outside the map.
 
     Args:
-        grid: Windows of the map, (rows, columns).
-        geometry: The sizes.
-        level: Coarse level, 0-based.
+        rows: Rows of windows of the map.
+        cols: Columns of windows of the map.
+        stride: Sub-windows per window side.
+        region_size: Side of the region r_k.
         device: Where the result is put.
 
     Returns:
-        float32, (rows * columns, region_size²).
+        float32, (rows * cols, region_size²).
     """
-    stride, region = geometry.stride(level), geometry.region_size(level)
-    rows, cols = (_outside(count, stride, region) for count in grid)
-    outside = rows[:, None, :, None] | cols[None, :, None, :]
+    row_out, col_out = (_outside(n, stride, region_size) for n in (rows, cols))
+    outside = row_out[:, None, :, None] | col_out[None, :, None, :]
     mask = torch.zeros(outside.shape).masked_fill_(outside, OUTSIDE_LOGIT)
-    return mask.reshape(-1, region**2).to(device)
+    return mask.reshape(-1, region_size**2).to(device)
 
 
 @cached_by_size
 def shift_mask(
-    grid: tuple[int, int], geometry: FocalGeometry, device: torch.device
+    rows: int, cols: int, window_size: int, shift_size: int, device: torch.device
 ) -> Tensor:
     """Logits added to a window's own keys after a shift: 0, or -100 across the border.
 
+    Args:
+        rows: Rows of windows of the map.
+        cols: Columns of windows of the map.
+        window_size: Side of a window s.
+        shift_size: The map was rolled by minus this.
+        device: Where the result is put.
+
     Returns:
-        float32, (rows * columns, s², s²).
+        float32, (rows * cols, s², s²).
     """
-    size, shift = geometry.window_size, geometry.shift_size
 
     def part(count: int) -> Tensor:
         """Which of three bands each token of a rolled side of windows is in."""
-        token = torch.arange(count * size)
-        last_window = token >= (count - 1) * size
-        wrapped = token >= count * size - shift
-        return (last_window.int() + wrapped.int()).view(count, size)
+        token = torch.arange(count * window_size)
+        last_window = token >= (count - 1) * window_size
+        wrapped = token >= count * window_size - shift_size
+        return (last_window.int() + wrapped.int()).view(count, window_size)
 
-    rows, cols = (part(count) for count in grid)
-    band = (rows * 3)[:, None, :, None] + cols[None, :, None, :]
-    band = band.reshape(-1, size**2)
+    band = (part(rows) * 3)[:, None, :, None] + part(cols)[None, :, None, :]
+    band = band.reshape(-1, window_size**2)
     differs = band[:, :, None] != band[:, None, :]
     mask = torch.zeros(differs.shape).masked_fill_(differs, OUTSIDE_LOGIT)
     return mask.to(device)

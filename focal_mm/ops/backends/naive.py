@@ -18,7 +18,8 @@ def _neighbors(tokens: Tensor, geometry: FocalGeometry) -> Tensor:
         window(tokens.roll((row * expand, col * expand), (1, 2)), geometry.window_size)
         for row, col in ROLLS
     ]
-    return torch.cat(rolled, dim=2)[:, :, neighbor_index(geometry, tokens.device)]
+    index = neighbor_index(geometry.window_size, expand, tokens.device)
+    return torch.cat(rolled, dim=2)[:, :, index]
 
 
 def _region(pooled: Tensor, geometry: FocalGeometry, level: int) -> Tensor:
@@ -53,12 +54,18 @@ def naive_attention(inputs: AttentionInputs) -> Tensor:
 
     own = logits.pop(0) + inputs.window_bias
     if geometry.shift_size:
-        own = own + shift_mask(grid, geometry, device)[:, None]
+        own = (
+            own
+            + shift_mask(*grid, geometry.window_size, geometry.shift_size, device)[
+                :, None
+            ]
+        )
     biased = [own]
     if inputs.neighbor_bias is not None:
         biased.append(logits.pop(0) + inputs.neighbor_bias)
     for level, bias in enumerate(inputs.pooled_biases):
-        mask = region_mask(grid, geometry, level, device)[:, None, None]
+        stride, region = geometry.stride(level), geometry.region_size(level)
+        mask = region_mask(*grid, stride, region, device)[:, None, None]
         biased.append(logits.pop(0) + bias + mask)
 
     weights = torch.cat(biased, dim=-1).softmax(dim=-1)

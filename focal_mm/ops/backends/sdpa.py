@@ -19,7 +19,7 @@ from .base import AttentionInputs, Backend
 
 
 def _wrap(tokens: Tensor, margin: int) -> Tensor:
-    """Extend a map (B, H, W, ...) by ``margin`` tokens that continue on its far side."""
+    """Extend a map (B, H, W, ...) by ``margin`` tokens from its far side."""
     if margin == 0:
         return tokens
     tokens = torch.cat((tokens[:, -margin:], tokens, tokens[:, :margin]), dim=1)
@@ -27,7 +27,7 @@ def _wrap(tokens: Tensor, margin: int) -> Tensor:
 
 
 def _patches(tokens: Tensor, size: int, stride: int) -> Tensor:
-    """Overlapping squares of (B, H, W, h, d) as a view (B, rows, cols, h, size, size, d)."""
+    """Squares of (B, H, W, h, d): a view (B, rows, cols, h, size, size, d)."""
     patches = tokens.unfold(1, size, stride).unfold(2, size, stride)
     return patches.permute(0, 1, 2, 3, 5, 6, 4)
 
@@ -51,7 +51,9 @@ def _bias(inputs: AttentionInputs) -> Tensor:
     geometry = inputs.geometry
     fine = at_least_float32(inputs.window_bias)
     if inputs.neighbor_bias is not None:
-        sources = halo_sources(geometry, inputs.query.device)
+        sources = halo_sources(
+            geometry.window_size, geometry.expand_size, inputs.query.device
+        )
         fine = merge_halo_bias(inputs.window_bias, inputs.neighbor_bias, sources)
     return torch.cat((fine, *map(at_least_float32, inputs.pooled_biases)), dim=-1)
 
@@ -60,24 +62,28 @@ def _mask(inputs: AttentionInputs) -> Tensor | None:
     """What differs between windows: float32, (windows, 1 or s², keys), or None."""
     geometry, grid = inputs.geometry, inputs.grid
     device = inputs.query.device
-    pooled = [
-        region_mask(grid, geometry, level, device)[:, None]
+    levels = [
+        (geometry.stride(level), geometry.region_size(level))
         for level in range(geometry.coarse_levels)
-        if geometry.region_size(level) > geometry.stride(level)
     ]
-    if not pooled and not geometry.shift_size:
+    bordered = any(region > stride for stride, region in levels)
+    if not bordered and not geometry.shift_size:
         return None
-    windows, side, expand = grid[0] * grid[1], geometry.halo_size, geometry.expand_size
-    size, area = geometry.window_size, geometry.window_area
+    windows, size, expand = (
+        grid[0] * grid[1],
+        geometry.window_size,
+        geometry.expand_size,
+    )
     if geometry.shift_size:
-        own = shift_mask(grid, geometry, device).view(windows, area, size, size)
-        fine = F.pad(own, (expand,) * 4).flatten(2)
+        own = shift_mask(*grid, size, geometry.shift_size, device)
+        fine = F.pad(own.unflatten(2, (size, size)), (expand,) * 4).flatten(2)
     else:
-        fine = pooled[0].new_zeros(windows, 1, side**2)
-    queries = fine.shape[1]
+        fine = torch.zeros(windows, 1, geometry.halo_size**2, device=device)
     regions = [
-        region_mask(grid, geometry, level, device)[:, None].expand(-1, queries, -1)
-        for level in range(geometry.coarse_levels)
+        region_mask(*grid, stride, region, device)[:, None].expand(
+            -1, fine.shape[1], -1
+        )
+        for stride, region in levels
     ]
     return torch.cat((fine, *regions), dim=-1)
 

@@ -1,0 +1,12 @@
+_base_ = "mmdet::_base_/default_runtime.py"
+
+custom_imports = dict(
+    imports=["focal_mm", "focal_mm.engine.hooks"], allow_failed_imports=False
+)
+custom_hooks = [dict(type="IterSeedHook")]
+
+# The best checkpoint and the last. Two of the latter, because the oldest is removed
+# before the newest is written: a run killed in between must still have one.
+default_hooks = dict(
+    checkpoint=dict(save_best="coco/bbox_mAP", rule="greater", max_keep_ckpts=2)
+)

@@ -1,0 +1,91 @@
+"""Packaging of focal_mm: what it needs, and the configs that travel with it."""
+
+import re
+import shutil
+from pathlib import Path
+
+from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
+
+ROOT = Path(__file__).parent
+
+# Two OpenMMLab families install the same import names: the upstream one (mmengine,
+# mmcv, mmdet, ...) and the maintained one (onedl-mmengine, onedl-mmcv, ...). In one
+# environment they overwrite each other, and requirements cannot say "either". So the
+# base names neither, although `import focal_mm` needs an mmengine: users of the
+# upstream family install the base alone beside their own; all others take an extra.
+BASE = ["torch>=2.1"]
+ENGINE = ["onedl-mmengine>=0.10.8", "safetensors>=0.4"]
+# mmcv comes as source. Its operators are compiled only if torch is installed before and
+# build isolation is off (`make setup` sees to both); else they are missing silently.
+MMCV = [*ENGINE, "onedl-mmcv>=2.3"]
+# mmpretrain imports torchvision without requiring it.
+CLS = [*MMCV, "onedl-mmpretrain>=1.3", "torchvision"]
+# mmdet imports mmpretrain; neither requires mmcv or mmengine in its own metadata.
+DET = [*CLS, "onedl-mmdetection>=3.5"]
+SEG = [*CLS, "onedl-mmsegmentation>=1.4"]
+EXTRAS = {
+    "engine": ENGINE,
+    "cls": CLS,
+    "det": DET,
+    "seg": SEG,
+    "all": sorted({*CLS, *DET, *SEG}),
+    "dev": ["hypothesis", "pre-commit", "psutil", "pytest", "ruff"],
+}
+
+# What OpenMMLab packages carry in `<package>/.mim`, so that an installed one has them.
+CARRIED = ("configs", "tools", "model-index.yml")
+
+
+class BuildWithConfigs(build_py):
+    """Copies configs and tools into the built package, never into the source tree."""
+
+    def run(self) -> None:
+        super().run()
+        if self.editable_mode:
+            return
+        target = Path(self.build_lib, "focal_mm", ".mim")
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir(parents=True)
+        for name in CARRIED:
+            source = ROOT / name
+            if source.is_dir():
+                skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+                shutil.copytree(source, target / name, ignore=skipped)
+            elif source.exists():
+                shutil.copy2(source, target / name)
+
+
+def read_version() -> str:
+    """Read, not imported: an import would need torch while it is being installed."""
+    text = (ROOT / "focal_mm" / "version.py").read_text()
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+def read_description() -> str:
+    readme = ROOT / "README.md"
+    return readme.read_text(encoding="utf-8") if readme.exists() else ""
+
+
+setup(
+    name="focal_mm",
+    version=read_version(),
+    description="Focal Transformer backbones for the OpenMMLab libraries",
+    long_description=read_description(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    packages=find_packages(include=["focal_mm", "focal_mm.*"]),
+    python_requires=">=3.10",
+    install_requires=BASE,
+    extras_require=EXTRAS,
+    cmdclass={"build_py": BuildWithConfigs},
+    zip_safe=False,
+    classifiers=[
+        "Development Status :: 3 - Alpha",
+        "Intended Audience :: Science/Research",
+        "Operating System :: POSIX :: Linux",
+        *(f"Programming Language :: Python :: 3.{minor}" for minor in (10, 11, 12)),
+        "Topic :: Scientific/Engineering :: Image Recognition",
+    ],
+)

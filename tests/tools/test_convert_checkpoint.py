@@ -1,0 +1,32 @@
+import torch
+from convert_checkpoint import main
+
+
+def test_converts_and_refuses(tmp_path, capsys):
+    source, target = tmp_path / "in.pth", tmp_path / "out.pth"
+    state = {
+        "patch_embed.proj.weight": torch.randn(4, 3, 4, 4),
+        "layers.0.blocks.0.attn.relative_position_index": torch.arange(3),
+        "head.weight": torch.randn(10, 4),
+    }
+    torch.save({"model": state}, source)
+
+    assert main([str(source), str(target)]) == 0
+    assert f"{target}: 2 tensors, 1 derived" in capsys.readouterr().out
+    converted = torch.load(target, weights_only=True)["state_dict"]
+    assert set(converted) == {"backbone.patch_embed.proj.weight", "head.fc.weight"}
+
+    before = target.read_bytes()
+    source.write_bytes(source.read_bytes()[:100])
+    for args, word in (
+        ((source, target), "exists"),
+        ((source, tmp_path / "new.pth"), "truncated"),
+        ((tmp_path / "absent.pth", tmp_path / "new.pth"), "no such"),
+        ((source, tmp_path / "nowhere" / "new.pth"), "not a folder"),
+    ):
+        assert main([*map(str, args)]) == 1
+        printed = capsys.readouterr().err
+        assert word in printed
+        assert printed.count("\n") == 1
+    assert target.read_bytes() == before
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]

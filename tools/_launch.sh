@@ -1,0 +1,53 @@
+# Sourced by the dist_*.sh and slurm_*.sh scripts.
+
+TOOLS=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd -P)
+PYTHON=${PYTHON:-python}
+export PYTHONPATH="$(dirname -- "$TOOLS")${PYTHONPATH:+:$PYTHONPATH}"
+
+usage() {
+    echo "usage: $*" >&2
+    exit 2
+}
+
+# run_dist SCRIPT GPUS ARGS...: torchrun on this machine, one process per GPU (without
+# GPUs: so many processes on the CPU).
+run_dist() {
+    local script=$1 gpus=$2
+    shift 2
+    if ! [[ $gpus =~ ^[1-9][0-9]*$ ]]; then
+        echo "$(basename -- "$0"): GPUS must be a positive number, got '$gpus'" >&2
+        exit 2
+    fi
+    # In one process first, so that a mistake is one line and not one per process.
+    LOCAL_WORLD_SIZE=$gpus "$PYTHON" "$TOOLS/$script" "$@" \
+        --launcher pytorch --check >/dev/null
+    if [[ -z ${OMP_NUM_THREADS:-} ]]; then
+        # torchrun's and MMEngine's own defaults, less their warnings; without GPUs
+        # the cores are divided among the processes instead.
+        export OMP_NUM_THREADS=1 MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
+        export FOCAL_MM_DEFAULT_THREADS=1
+    fi
+    exec "$PYTHON" -m torch.distributed.run \
+        --nnodes="${NNODES:-1}" \
+        --node_rank="${NODE_RANK:-0}" \
+        --master_addr="${MASTER_ADDR:-127.0.0.1}" \
+        --master_port="${PORT:-29500}" \
+        --nproc_per_node="$gpus" \
+        "$TOOLS/$script" "$@" --launcher pytorch
+}
+
+# run_slurm SCRIPT PARTITION JOB_NAME ARGS...: srun, one task per GPU.
+run_slurm() {
+    local script=$1 partition=$2 job_name=$3 per_node=${GPUS_PER_NODE:-8}
+    shift 3
+    # SRUN_ARGS holds several arguments: it is split on purpose.
+    exec srun -p "$partition" \
+        --job-name="$job_name" \
+        --gres=gpu:"$per_node" \
+        --ntasks="${GPUS:-8}" \
+        --ntasks-per-node="$per_node" \
+        --cpus-per-task="${CPUS_PER_TASK:-5}" \
+        --kill-on-bad-exit=1 \
+        ${SRUN_ARGS:-} \
+        "$PYTHON" -u "$TOOLS/$script" "$@" --launcher slurm
+}
