@@ -1,5 +1,6 @@
 import torch
-from convert_checkpoint import main
+
+from tools.convert_checkpoint import main
 
 
 def test_converts_and_refuses(tmp_path, capsys):
