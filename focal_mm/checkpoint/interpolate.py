@@ -30,7 +30,7 @@ def resize_grid(maps: Tensor, size: tuple[int, int], mode: str = "bilinear") -> 
     return resized.view(*maps.shape[:-2], *size).to(maps.dtype)
 
 
-def _square(length: int) -> int:
+def square_side(length: int) -> int:
     """Side of a square grid of ``length`` entries."""
     side = math.isqrt(length)
     if side * side != length:
@@ -40,14 +40,14 @@ def _square(length: int) -> int:
 
 def resize_window_table(table: Tensor, length: int) -> Tensor:
     """Resize ``relative_position_bias_table`` ((2s-1)², h) to (length, h)."""
-    side, wanted = _square(table.shape[0]), _square(length)
+    side, wanted = square_side(table.shape[0]), square_side(length)
     grid = table.T.unflatten(1, (side, side))
     return resize_grid(grid, (wanted, wanted)).flatten(1).T.contiguous()
 
 
 def resize_region_table(table: Tensor, length: int) -> Tensor:
     """Resize ``relative_position_bias_table_to_windows.k`` (h, g²) to (h, length)."""
-    side, wanted = _square(table.shape[1]), _square(length)
+    side, wanted = square_side(table.shape[1]), square_side(length)
     grid = table.unflatten(1, (side, side))
     return resize_grid(grid, (wanted, wanted)).flatten(1)
 
@@ -66,7 +66,7 @@ def resize_fc_pool(weight: Tensor, length: int) -> Tensor:
     They are scaled by the ratio of areas, so that a constant map pools to the same
     value.
     """
-    side, wanted = _square(weight.shape[1]), _square(length)
+    side, wanted = square_side(weight.shape[1]), square_side(length)
     grid = resize_grid(weight.unflatten(1, (side, side)), (wanted, wanted))
     return grid.flatten(1) * (side / wanted) ** 2
 
@@ -84,8 +84,8 @@ def fine_geometry(window_rows: int, neighbors: int) -> FocalGeometry:
         window_rows: Rows of ``relative_position_bias_table``.
         neighbors: Last axis of ``relative_position_bias_table_to_neighbors``.
     """
-    size = (_square(window_rows) + 1) // 2
-    inner = _square(size**2 - neighbors // 4)
+    size = (square_side(window_rows) + 1) // 2
+    inner = square_side(size**2 - neighbors // 4)
     return FocalGeometry(size, size - inner)
 
 

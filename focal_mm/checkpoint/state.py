@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -28,20 +27,24 @@ class LoadReport:
 
     Attributes:
         resized: Tables that were resized, with sizes.
-        initialised: Parameters that keep their initial values, the file having none.
+        initialised: Tables and other optional parameters that keep their initial
+            values, the file having none.
+        missing: Other parameters that the file does not have (norms of outputs).
         dropped: Keys of the file that the model has no place for.
     """
 
     resized: list[str] = field(default_factory=list)
     initialised: list[str] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
     dropped: list[str] = field(default_factory=list)
 
     def lines(self) -> list[str]:
         """One line for each kind of thing that was done."""
         titles = {
             "resized": "tables resized",
-            "initialised": "missing in the checkpoint, initialised instead",
-            "dropped": "dropped, no place in the model",
+            "initialised": "tables initialised, the checkpoint has none",
+            "missing": "keys missing in the checkpoint",
+            "dropped": "keys dropped, no place in the model",
         }
         return [
             f"{title} ({len(getattr(self, kind))}): {', '.join(getattr(self, kind))}"
@@ -54,7 +57,7 @@ def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor
     """The tensor ``name`` of the file in the size that the model has."""
     tensor, wanted = state[name], target.get_parameter(name).shape
     if name == "absolute_pos_embed":
-        side = interpolate._square(tensor.shape[1])
+        side = interpolate.square_side(tensor.shape[1])
         grid = target.pos_embed_grid
         return interpolate.resize_pos_embed(tensor, (side, side), grid)
     if "_to_windows." in name:
@@ -127,7 +130,10 @@ def fit_state_dict(
             raise _mismatch(name, value, wanted[name])
         else:
             _fit_table(name, state, model, fitted, report)
-    report.initialised += [name for name in wanted if name not in fitted]
+    for name in wanted:
+        if name not in fitted:
+            kind = report.initialised if _TABLE.search(name) else report.missing
+            kind.append(name)
     return fitted, report
 
 
@@ -203,8 +209,4 @@ def adapt_state_dict(
         del state_dict[name]
     state_dict.update({prefix + name: value for name, value in fitted.items()})
     for line in report.lines():
-        print_log(
-            f"{type(module).__name__}: {line}",
-            logger="current",
-            level=logging.WARNING if report.initialised else logging.INFO,
-        )
+        print_log(f"{type(module).__name__}: {line}", logger="current")

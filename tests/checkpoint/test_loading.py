@@ -62,7 +62,8 @@ def test_classifier_into_detection_backbone(classifier_file, small_backbone, log
     torch.testing.assert_close(model.get_parameter(name), want.view(1, 441))
 
     assert in_log(log, "resized", f"{name} (1, 169) -> (1, 441)")
-    assert in_log(log, "initialised", "stages.3", "to_neighbors", "norm0.weight")
+    assert in_log(log, "initialised", "stages.3", "to_neighbors")
+    assert in_log(log, "missing", "norm0.weight", "norm2.bias")
     assert in_log(log, "dropped", "head.fc.weight")
 
 
