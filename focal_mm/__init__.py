@@ -4,7 +4,7 @@ Importing the package registers :class:`focal_mm.models.FocalTransformer` in MME
 root registry, where mmdet, mmseg and mmpretrain find it.
 """
 
-from .version import __version__
+from focal_mm.version import __version__
 
 try:
     import mmengine  # noqa: F401
@@ -14,6 +14,6 @@ except ModuleNotFoundError as error:
         "onedl-mmengine) or keep the mmengine that your OpenMMLab libraries use"
     ) from error
 
-from .models import FocalTransformer
+from focal_mm.models import FocalTransformer
 
 __all__ = ["FocalTransformer", "__version__"]

@@ -1,8 +1,8 @@
 """Reading, converting and adapting checkpoints."""
 
-from .errors import CheckpointError
-from .read import read_checkpoint
-from .released import convert_released, from_released_args
+from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.read import read_checkpoint
+from focal_mm.checkpoint.released import convert_released, from_released_args
 
 __all__ = [
     "CheckpointError",

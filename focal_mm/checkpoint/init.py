@@ -9,10 +9,10 @@ from mmengine.logging import print_log
 from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
-from .errors import CheckpointError
-from .read import read_checkpoint, state_dict_of
-from .released import convert_released, is_released
-from .state import fit_state_dict
+from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
+from focal_mm.checkpoint.released import convert_released, is_released
+from focal_mm.checkpoint.state import fit_state_dict
 
 _PREFIX = "backbone."
 

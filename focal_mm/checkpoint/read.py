@@ -17,7 +17,7 @@ from mmengine.utils import digit_version
 from mmengine.utils.dl_utils import TORCH_VERSION
 from torch import Tensor
 
-from .errors import CheckpointError
+from focal_mm.checkpoint.errors import CheckpointError
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:

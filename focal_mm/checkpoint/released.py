@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from .errors import CheckpointError
+from focal_mm.checkpoint.errors import CheckpointError
 
 DERIVED_BUFFER = re.compile(
     r"(^|\.)(relative_position_index\w*|valid_ind_rolled|valid_ind_unfold_\w+"

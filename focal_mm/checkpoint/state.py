@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from mmengine.logging import print_log
 from torch import Tensor, nn
 
-from . import interpolate
-from .errors import CheckpointError
-from .released import DERIVED_BUFFER, convert_released, is_released
+from focal_mm.checkpoint import interpolate
+from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.released import DERIVED_BUFFER, convert_released, is_released
 
 _TABLE = re.compile(
     r"relative_position_bias_table|absolute_pos_embed|pool_layers\.|gamma_[12]$"

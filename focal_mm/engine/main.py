@@ -10,7 +10,7 @@ from mmengine.config import Config
 from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
-from focal_mm.checkpoint import CheckpointError
+from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.engine import cli, preflight
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.launch import (
@@ -19,7 +19,7 @@ from focal_mm.engine.launch import (
     set_up_processes,
     tear_down_processes,
 )
-from focal_mm.engine.loaders import load_from_safe_reader, use_safe_loaders
+from focal_mm.engine.loaders import use_safe_loaders
 
 
 def train(argv: Sequence[str] | None = None) -> int:
@@ -78,7 +78,7 @@ def _finish_check(cfg: Config, checkpoints: list[tuple[str, str]]) -> None:
     for key, path in checkpoints:
         if not preflight.is_remote(path):
             try:
-                load_from_safe_reader(path)
+                read_checkpoint(path)
             except CheckpointError as error:
                 raise UserError(f"{key}: {error}") from None
     print("arguments, config, data and checkpoints are in order")

@@ -1,9 +1,9 @@
 """Modules that own parameters: embedding, pooling, attention, block."""
 
-from .attention import FocalAttention
-from .block import FocalBlock
-from .patch_embed import PatchEmbed, make_downsample, make_stem
-from .pooling import POOLINGS, SubWindowPooling
+from focal_mm.layers.attention import FocalAttention
+from focal_mm.layers.block import FocalBlock
+from focal_mm.layers.patch_embed import PatchEmbed, make_downsample, make_stem
+from focal_mm.layers.pooling import POOLINGS, SubWindowPooling
 
 __all__ = [
     "POOLINGS",

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..ops import FocalGeometry, focal_attention
-from ..ops.geometry import region_bias_index, window_bias_index
+from focal_mm.ops import FocalGeometry, focal_attention
+from focal_mm.ops.geometry import region_bias_index, window_bias_index
 
 
 class FocalAttention(nn.Module):

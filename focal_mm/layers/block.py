@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..ops import FocalGeometry
-from .attention import FocalAttention
-from .drop_path import DropPath
-from .pooling import SubWindowPooling, centre_to
+from focal_mm.layers.attention import FocalAttention
+from focal_mm.layers.drop_path import DropPath
+from focal_mm.layers.pooling import SubWindowPooling, centre_to
+from focal_mm.ops import FocalGeometry
 
 
 class Mlp(nn.Module):

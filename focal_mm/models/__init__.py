@@ -1,6 +1,6 @@
 """The backbone and its presets."""
 
-from .focal_transformer import FocalTransformer
-from .presets import ARCHS, Arch, parse_arch
+from focal_mm.models.focal_transformer import FocalTransformer
+from focal_mm.models.presets import ARCHS, Arch, parse_arch
 
 __all__ = ["ARCHS", "Arch", "FocalTransformer", "parse_arch"]

@@ -12,13 +12,13 @@ from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
 
-from ..checkpoint.init import init_from_checkpoint, pretrained_of
-from ..checkpoint.interpolate import resize_pos_embed
-from ..checkpoint.state import adapt_state_dict
-from ..layers import POOLINGS, FocalBlock, make_downsample, make_stem
-from ..ops import FocalGeometry, check_backend_name
-from .presets import parse_arch
-from .stage import FocalStage
+from focal_mm.checkpoint.init import init_from_checkpoint, pretrained_of
+from focal_mm.checkpoint.interpolate import resize_pos_embed
+from focal_mm.checkpoint.state import adapt_state_dict
+from focal_mm.layers import POOLINGS, FocalBlock, make_downsample, make_stem
+from focal_mm.models.presets import parse_arch
+from focal_mm.models.stage import FocalStage
+from focal_mm.ops import FocalGeometry, check_backend_name
 
 EXPAND_LAYERS = ("all", "even", "odd")
 

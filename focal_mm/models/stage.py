@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from ..layers import FocalBlock, PatchEmbed
+from focal_mm.layers import FocalBlock, PatchEmbed
 
 
 class FocalStage(nn.Module):

@@ -1,12 +1,12 @@
 """Focal attention as a function of tensors."""
 
-from .functional import (
+from focal_mm.ops.functional import (
     BackendSupport,
     backend_support,
     check_backend_name,
     focal_attention,
 )
-from .geometry import FocalGeometry
+from focal_mm.ops.geometry import FocalGeometry
 
 __all__ = [
     "BackendSupport",

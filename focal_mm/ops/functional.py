@@ -10,8 +10,8 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
-from .backends import BACKENDS, AttentionInputs, Backend
-from .geometry import FocalGeometry
+from focal_mm.ops.backends import BACKENDS, AttentionInputs, Backend
+from focal_mm.ops.geometry import FocalGeometry
 
 
 class BackendSupport(NamedTuple):

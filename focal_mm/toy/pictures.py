@@ -68,7 +68,7 @@ def _predict_enlarged(
     scale = sample.img_shape[1] / width, sample.img_shape[0] / height
     sample.set_metainfo(dict(ori_shape=(height, width), scale_factor=scale))
     truth = sample.gt_instances
-    truth.bboxes = truth.bboxes * zoom
+    truth.bboxes.rescale_((zoom, zoom))
     truth.masks = truth.masks.resize((height, width))
     with torch.no_grad():
         (sample,) = model.test_step(pseudo_collate([data]))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..geometry import FocalGeometry
+from focal_mm.ops.geometry import FocalGeometry
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import ROLLS, FocalGeometry, neighbor_index, region_mask, shift_mask
-from ..windows import unwindow, window
-from .base import AttentionInputs, Backend
+from focal_mm.ops.backends.base import AttentionInputs, Backend
+from focal_mm.ops.geometry import (
+    ROLLS,
+    FocalGeometry,
+    neighbor_index,
+    region_mask,
+    shift_mask,
+)
+from focal_mm.ops.windows import unwindow, window
 
 
 def _neighbors(tokens: Tensor, geometry: FocalGeometry) -> Tensor:

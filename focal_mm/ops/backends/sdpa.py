@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..geometry import (
+from focal_mm.ops.backends.base import AttentionInputs, Backend
+from focal_mm.ops.geometry import (
     FocalGeometry,
     at_least_float32,
     halo_sources,
@@ -14,8 +15,7 @@ from ..geometry import (
     region_mask,
     shift_mask,
 )
-from ..windows import unwindow
-from .base import AttentionInputs, Backend
+from focal_mm.ops.windows import unwindow
 
 
 def _wrap(tokens: Tensor, margin: int) -> Tensor:
