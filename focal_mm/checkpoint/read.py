@@ -27,13 +27,16 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
     return getattr(owner, name)
 
 
+def reads_training_state() -> bool:
+    """Whether this PyTorch can read, without executing anything in it, what MMEngine's
+    runner stores beside weights; before 2.6 only files of plain weights are read."""
+    return digit_version(TORCH_VERSION) >= digit_version("2.6")
+
+
 @contextlib.contextmanager
 def _training_state_allowed() -> Iterator[None]:
-    """Let weights_only reading accept what MMEngine's runner stores beside weights.
-
-    PyTorch before 2.6 cannot be told; training checkpoints are then refused.
-    """
-    if digit_version(TORCH_VERSION) < digit_version("2.6"):
+    """Let weights_only reading accept what MMEngine's runner stores beside weights."""
+    if not reads_training_state():
         yield
         return
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
@@ -107,9 +110,14 @@ def _read_url(url: str, map_location: str) -> dict[str, Any]:
     checkpoint = None
     for turn in (True, False):
         if is_main_process() == turn:
-            checkpoint = torch.hub.load_state_dict_from_url(
-                url, map_location=map_location, weights_only=True
-            )
+            try:
+                checkpoint = torch.hub.load_state_dict_from_url(
+                    url, map_location=map_location, weights_only=True
+                )
+            except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+                raise CheckpointError(
+                    f"{url} cannot be loaded: {_first_line(error)}"
+                ) from None
         barrier()
     return checkpoint
 

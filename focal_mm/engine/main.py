@@ -11,6 +11,7 @@ from mmengine.registry import RUNNERS
 from mmengine.runner import Runner
 
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
+from focal_mm.checkpoint.read import reads_training_state
 from focal_mm.engine import cli, preflight
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.launch import (
@@ -76,7 +77,7 @@ def _finish_check(cfg: Config, checkpoints: list[tuple[str, str]]) -> None:
     """The slower checks, which a run itself does when it comes to it."""
     check_devices(cfg.launcher, local_processes())
     for key, path in checkpoints:
-        if not preflight.is_remote(path):
+        if reads_training_state() and not preflight.is_remote(path):
             try:
                 read_checkpoint(path)
             except CheckpointError as error:
@@ -85,7 +86,7 @@ def _finish_check(cfg: Config, checkpoints: list[tuple[str, str]]) -> None:
 
 
 def _build(cfg: Config, notes: list[str]) -> Runner:
-    use_safe_loaders()
+    notes = notes + use_safe_loaders()
     try:
         os.makedirs(cfg.work_dir, exist_ok=True)
     except OSError as error:

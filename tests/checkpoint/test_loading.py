@@ -249,3 +249,12 @@ def test_other_initialisers_of_init_cfg_still_run(small_backbone):
 def test_random_start_is_said(small_backbone, log):
     small_backbone().init_weights()
     assert in_log(log, "random weights")
+
+
+def test_address_that_does_not_answer_is_one_line(monkeypatch):
+    def refuse(url, **kwargs):
+        raise OSError("no route to host")
+
+    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    with pytest.raises(CheckpointError, match=r"https://example\.org/x\.pth.*no route"):
+        read_checkpoint("https://example.org/x.pth")
