@@ -29,7 +29,8 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
 
 def reads_training_state() -> bool:
     """Whether this PyTorch can read, without executing anything in it, what MMEngine's
-    runner stores beside weights; before 2.6 only files of plain weights are read."""
+    runner stores beside weights; before 2.6 only files of plain weights are read.
+    """
     return digit_version(TORCH_VERSION) >= digit_version("2.6")
 
 

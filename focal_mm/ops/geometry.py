@@ -35,7 +35,7 @@ def cached_by_size(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     autograd could not use them afterwards.
     """
 
-    @functools.lru_cache(maxsize=256)
+    @functools.lru_cache(maxsize=64)
     def build(*sizes: object) -> Tensor:
         with torch.inference_mode(False):
             return function(*sizes)
