@@ -12,6 +12,9 @@ from torch import Tensor
 
 from focal_mm import FocalTransformer
 
+# The tensors of tests are small: more threads than one only wait for each other.
+torch.set_num_threads(1)
+
 ROOT = Path(__file__).parent.parent
 
 

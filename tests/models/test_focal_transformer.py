@@ -209,6 +209,21 @@ def test_registered_once_for_all_libraries(library):
     assert MODELS.get("FocalTransformer") is FocalTransformer
 
 
+@pytest.mark.parametrize(
+    ("size", "shifts"), [((28, 60), False), ((60, 28), False), ((32, 32), True)]
+)
+def test_maps_of_a_single_window_are_not_shifted(size, shifts, small_backbone):
+    """A map whose height or width is at most the window is as without a shift."""
+    options = dict(out_indices=(0,))
+    shifted = small_backbone(**options, use_shift=True).eval()
+    plain = small_backbone(**options).eval()
+    plain.load_state_dict(shifted.state_dict())
+    x = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        same = torch.equal(shifted(x)[0], plain(x)[0])
+    assert same == (not shifts)
+
+
 def test_layer_depth_counts_blocks(small_backbone):
     model = small_backbone(use_abs_pos_embed=True)
     depths = {}
