@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-CLASSES = ("circle", "square", "triangle", "star")
+CLASSES = ("circle", "square", "triangle")
 
 MIN_SIZE = 192
 """Smallest scene side in pixels into which a large shape of every class fits."""
@@ -25,8 +25,8 @@ _SMALL = (20.0, 30.0)
 _MEDIUM = (40.0, 76.0)
 _LARGE_FROM = 104.0
 # Radians. Upright shapes are learnt in fewer steps than shapes of any direction.
-_MOST_TURN = np.pi / 8
-# Diameter of the circle around the slimmest outline of area one.
+_MOST_TURN = np.pi / 16
+# Diameter of the circle around a triangle of area one.
 _WIDEST = 1.76
 _PLACING_TRIES = 20
 _SUPERSAMPLING = 4
@@ -94,19 +94,11 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
 
 def _outline(label: int) -> np.ndarray:
     """Vertices (n, 2) of a class's outline around the origin, with area one."""
-    corners, inner_radius = {
-        "circle": (64, None),
-        "square": (4, None),
-        "triangle": (3, None),
-        "star": (10, 0.45),
-    }[CLASSES[label]]
-    radii = np.ones(corners)
-    if inner_radius is not None:
-        radii[1::2] = inner_radius
+    corners = {"circle": 64, "square": 4, "triangle": 3}[CLASSES[label]]
     # The first corner is on top, but a square stands on a side.
     first = np.pi / 4 if corners == 4 else 0.0
     angles = first + 2 * np.pi * np.arange(corners) / corners
-    x, y = radii * np.sin(angles), -radii * np.cos(angles)
+    x, y = np.sin(angles), -np.cos(angles)
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
     return np.stack([x, y], axis=1) / np.sqrt(area)
 
@@ -176,7 +168,7 @@ def _paint_ground(rng: np.random.Generator, size: int) -> np.ndarray:
     """A muted cloudy ground, float64 RGB in [0, 1] of shape (size, size, 3)."""
     clouds = sum(_clouds(rng, size, cells) / cells for cells in (3, 8, 24))
     clouds = (clouds - clouds.min()) / np.ptp(clouds)
-    hue, value = rng.uniform(), rng.uniform(0.3, 0.7)
+    hue, value = rng.uniform(), rng.uniform(0.35, 0.6)
     dark = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0, 0.25), value - 0.12))
     light = np.array(colorsys.hsv_to_rgb(hue, rng.uniform(0, 0.25), value + 0.12))
     return dark + clouds[..., None] * (light - dark)

@@ -4,7 +4,10 @@
 _base_ = "../mask_rcnn_focal_tiny_3x.py"
 
 data_root = "work_dirs/demo/data/"
-metainfo = dict(classes=("circle", "square", "triangle", "star"))
+metainfo = dict(
+    classes=("circle", "square", "triangle"),
+    palette=[(255, 225, 25), (0, 200, 255), (255, 80, 170)],
+)
 num_classes = len(metainfo["classes"])
 
 model = dict(
@@ -14,7 +17,7 @@ model = dict(
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
-        rcnn=dict(sampler=dict(num=32)),
+        rcnn=dict(sampler=dict(num=64, pos_fraction=0.125)),
     ),
     test_cfg=dict(
         rpn=dict(nms_pre=500, max_per_img=100),
@@ -38,7 +41,7 @@ test_pipeline = [
 in_process = dict(num_workers=0, persistent_workers=False)
 train_dataloader = dict(
     **in_process,
-    batch_size=2,
+    batch_size=1,
     sampler=dict(type="InfiniteSampler"),
     batch_sampler=None,
     dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline),
@@ -53,15 +56,15 @@ val_dataloader = None
 val_evaluator = None
 val_cfg = None
 
-max_iters = 200
+max_iters = 320
 train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters)
-optim_wrapper = dict(optimizer=dict(lr=3e-4), clip_grad=dict(max_norm=1.0))
+optim_wrapper = dict(optimizer=dict(lr=2e-4), clip_grad=dict(max_norm=1.0))
 param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=20),
+    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
     dict(
         type="CosineAnnealingLR",
         by_epoch=False,
-        begin=20,
+        begin=30,
         end=max_iters,
         eta_min_ratio=0.02,
     ),
