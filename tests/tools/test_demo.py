@@ -114,7 +114,8 @@ def test_only_the_last_checkpoint_ends_the_training(out_dir: Path) -> None:
     assert demo.checkpoint() is None
     leave_checkpoint(demo, 10)
     assert demo.checkpoint() is None
-    assert demo.checkpoint() == leave_checkpoint(demo, 20)
+    last = leave_checkpoint(demo, 20)
+    assert demo.checkpoint() == last
 
 
 def test_training_resumes_where_there_is_a_checkpoint(

@@ -83,7 +83,10 @@ class Machine:
 
     def start(self) -> subprocess.Popen:
         """The command line in a process of its own, which can be killed."""
+        # Set-up leaves ignored signals ignored, and these tests may run under nohup.
         code = (
+            "import signal; from signal import SIGHUP, SIGINT, SIGTERM; "
+            "[signal.signal(s, signal.SIG_DFL) for s in (SIGHUP, SIGINT, SIGTERM)]; "
             f"import sys; sys._base_executable = {str(self.python)!r}; "
             f"sys.path.insert(0, {str(self.clone / 'tools')!r}); sys.argv = ['x']; "
             "import setup_env; sys.exit(setup_env.main())"
