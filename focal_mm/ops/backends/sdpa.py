@@ -10,6 +10,7 @@ from focal_mm.ops.backends.base import AttentionInputs, Backend
 from focal_mm.ops.geometry import (
     FocalGeometry,
     at_least_float32,
+    cached_by_size,
     halo_sources,
     merge_halo_bias,
     region_mask,
@@ -58,34 +59,49 @@ def _bias(inputs: AttentionInputs) -> Tensor:
     return torch.cat((fine, *map(at_least_float32, inputs.pooled_biases)), dim=-1)
 
 
+@cached_by_size
+def _border_mask(
+    rows: int,
+    cols: int,
+    fine_keys: int,
+    levels: tuple[tuple[int, int], ...],
+    device: torch.device,
+) -> Tensor:
+    """Logits of the keys of ``rows * cols`` windows at the map's border.
+
+    Args:
+        rows: Rows of windows.
+        cols: Columns of windows.
+        fine_keys: Keys that are not pooled, which no border hides.
+        levels: Stride and region side of each coarse level.
+        device: Where the result is put.
+
+    Returns:
+        float32, (rows * cols, 1, keys).
+    """
+    fine = torch.zeros(rows * cols, fine_keys, device=device)
+    regions = [region_mask(rows, cols, *level, device) for level in levels]
+    return torch.cat((fine, *regions), dim=-1)[:, None]
+
+
 def _mask(inputs: AttentionInputs) -> Tensor | None:
     """What differs between windows: float32, (windows, 1 or s², keys), or None."""
     geometry, grid = inputs.geometry, inputs.grid
     device = inputs.query.device
-    levels = [
+    levels = tuple(
         (geometry.stride(level), geometry.region_size(level))
         for level in range(geometry.coarse_levels)
-    ]
+    )
     bordered = any(region > stride for stride, region in levels)
     if not bordered and not geometry.shift_size:
         return None
-    windows, size, expand = (
-        grid[0] * grid[1],
-        geometry.window_size,
-        geometry.expand_size,
-    )
-    if geometry.shift_size:
-        own = shift_mask(*grid, size, geometry.shift_size, device)
-        fine = F.pad(own.unflatten(2, (size, size)), (expand,) * 4).flatten(2)
-    else:
-        fine = torch.zeros(windows, 1, geometry.halo_size**2, device=device)
-    regions = [
-        region_mask(*grid, stride, region, device)[:, None].expand(
-            -1, fine.shape[1], -1
-        )
-        for stride, region in levels
-    ]
-    return torch.cat((fine, *regions), dim=-1)
+    border = _border_mask(*grid, geometry.halo_size**2, levels, device)
+    if not geometry.shift_size:
+        return border
+    size, expand = geometry.window_size, geometry.expand_size
+    own = shift_mask(*grid, size, geometry.shift_size, device)
+    own = F.pad(own.unflatten(2, (size, size)), (expand,) * 4).flatten(2)
+    return border + F.pad(own, (0, border.shape[-1] - own.shape[-1]))
 
 
 def sdpa_attention(inputs: AttentionInputs) -> Tensor:
