@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 
@@ -202,10 +201,9 @@ class FocalTransformer(BaseModule):
         self.init_cfg = configured
         if pretrained is None:
             print_log(
-                "FocalTransformer starts from random weights: init_cfg names no "
-                "checkpoint",
+                "FocalTransformer: init_cfg names no checkpoint, random weights until "
+                "one is loaded",
                 logger="current",
-                level=logging.WARNING,
             )
             return
         init_from_checkpoint(self, pretrained)
