@@ -23,7 +23,7 @@ def draw_predictions(
     indices: Iterable[int],
     out_dir: str | Path,
     score_thr: float = 0.4,
-    zoom: int = 2,
+    zoom: int = 3,
 ) -> list[Path]:
     """Draw ground truth (left) and predictions (right), one PNG for each image.
 
@@ -40,7 +40,7 @@ def draw_predictions(
     """
     out_dir = Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    visualizer = DetLocalVisualizer(line_width=2, alpha=0.5)
+    visualizer = DetLocalVisualizer(line_width=2, alpha=0.4)
     visualizer.dataset_meta = dataset.metainfo
     files = []
     for index in track(list(indices), "pictures"):
