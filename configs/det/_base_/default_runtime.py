@@ -1,7 +1,8 @@
 _base_ = "mmdet::_base_/default_runtime.py"
 
 custom_imports = dict(
-    imports=["focal_mm", "focal_mm.engine.hooks"], allow_failed_imports=False
+    imports=["focal_mm", "focal_mm.det", "focal_mm.engine.hooks"],
+    allow_failed_imports=False,
 )
 custom_hooks = [dict(type="IterSeedHook")]
 

@@ -1,9 +1,11 @@
 # What the detection backbones of every size share (paper, section 4.2): focal windows
 # larger than at 224x224, expansion by 3 tokens in all four stages.
-focal_backbone = dict(
+# A backbone's file defines two variables, which a config inserts where its detector
+# wants them: `backbone` and `channels`, those of the four stages.
+backbone = dict(
+    type="FocalTransformer",
     window_size=7,
     focal_levels=2,
     focal_windows=(15, 13, 9, 7),
     expand_sizes=(3, 3, 3, 3),
-    out_indices=(0, 1, 2, 3),
 )

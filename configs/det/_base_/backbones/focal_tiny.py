@@ -1,3 +1,3 @@
 _base_ = "./focal.py"
-focal_backbone = dict(arch="tiny", drop_path_rate=0.2)
-focal_channels = [96, 192, 384, 768]
+backbone = dict(arch="tiny", drop_path_rate=0.2)
+channels = [96 * 2**stage for stage in range(4)]

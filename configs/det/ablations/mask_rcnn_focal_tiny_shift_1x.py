@@ -1,0 +1,3 @@
+# Shifted windows, as in Swin: table 8 of the paper.
+_base_ = "../mask_rcnn_focal_tiny_1x.py"
+model = dict(backbone=dict(use_shift=True))

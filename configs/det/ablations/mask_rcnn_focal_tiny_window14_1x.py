@@ -1,0 +1,3 @@
+# Window size 14: table 7 of the paper.
+_base_ = "../mask_rcnn_focal_tiny_1x.py"
+model = dict(backbone=dict(window_size=14))

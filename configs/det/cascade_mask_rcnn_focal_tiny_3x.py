@@ -1,0 +1,9 @@
+# Cascade Mask R-CNN, 3x schedule, multi-scale (arXiv version of the paper, table 5).
+_base_ = [
+    "_base_/models/cascade_mask_rcnn.py",
+    "_base_/backbones/focal_tiny.py",
+    "_base_/datasets/coco_instance_ms.py",
+    "_base_/schedules/adamw_3x.py",
+    "_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))

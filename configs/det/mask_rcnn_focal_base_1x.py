@@ -1,0 +1,9 @@
+# Mask R-CNN, 1x schedule, one scale: table 3 of the paper.
+_base_ = [
+    "_base_/models/mask_rcnn.py",
+    "_base_/backbones/focal_base.py",
+    "_base_/datasets/coco_instance.py",
+    "_base_/schedules/adamw_1x.py",
+    "_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))

@@ -1,0 +1,14 @@
+# Sparse R-CNN, 3x schedule, multi-scale (arXiv version of the paper, table 5).
+_base_ = [
+    "_base_/models/sparse_rcnn.py",
+    "_base_/backbones/focal_tiny.py",
+    "_base_/datasets/coco_detection_ms.py",
+    "_base_/schedules/adamw_3x.py",
+    "_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
+# The paper names no other optimizer than that of its other detectors (lr=1e-4,
+# weight_decay=0.05, no clipping); this is Sparse R-CNN's own.
+optim_wrapper = dict(
+    optimizer=dict(lr=2.5e-5, weight_decay=1e-4), clip_grad=dict(max_norm=1.0)
+)
