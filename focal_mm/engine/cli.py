@@ -26,14 +26,14 @@ _DUMP_METRICS = {"mmdet": "DumpDetResults"}
 _FLIP = [dict(type="RandomFlip", prob=1.0), dict(type="RandomFlip", prob=0.0)]
 
 
-class _Parser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
 
 
-class _Options(DictAction):
+class Options(DictAction):
     """``KEY=VALUE`` pairs; a malformed one is an argument error."""
 
     def __call__(
@@ -57,7 +57,7 @@ class _Options(DictAction):
 
 def train_parser() -> argparse.ArgumentParser:
     """The arguments of ``tools/train.py``."""
-    parser = _Parser(prog="train.py", description="Train a model.")
+    parser = Parser(prog="train.py", description="Train a model.")
     parser.add_argument("config", help="config file")
     _add_common(parser, "folder for logs and checkpoints")
     parser.add_argument(
@@ -80,7 +80,7 @@ def train_parser() -> argparse.ArgumentParser:
 
 def test_parser() -> argparse.ArgumentParser:
     """The arguments of ``tools/test.py``."""
-    parser = _Parser(prog="test.py", description="Test (and evaluate) a model.")
+    parser = Parser(prog="test.py", description="Test (and evaluate) a model.")
     parser.add_argument("config", help="config file")
     parser.add_argument("checkpoint", help="checkpoint file or URL")
     _add_common(parser, "folder for logs and metrics")
@@ -109,7 +109,7 @@ def _add_common(parser: argparse.ArgumentParser, work_dir_help: str) -> None:
     parser.add_argument(
         "--cfg-options",
         nargs="+",
-        action=_Options,
+        action=Options,
         metavar="KEY=VALUE",
         help="change settings of the config: model.backbone.drop_path_rate=0.1; "
         'lists as key="[a,b]", tuples as key="(a,b)"',
@@ -319,13 +319,11 @@ def _apply_tta(cfg: Config, scope: str) -> None:
 def _default_tta(cfg: Config, scope: str, pipeline: list[dict]) -> dict:
     """A horizontal flip, its results merged as the library does."""
     if scope == "mmdet":
-        if "tta_model" not in cfg and _has_mask_head(cfg.model):
-            raise UserError(
-                "--tta: mmdet merges boxes only, and this model predicts masks: set "
-                "tta_model in the config, or model.roi_head.mask_head=None"
-            )
+        # mmdet's own merges boxes only. Ours is named in full: nothing may have
+        # imported it, and importing it here would need mmdet before that is checked.
+        masks = _has_mask_head(cfg.model)
         model = dict(
-            type="DetTTAModel",
+            type="focal_mm.det.tta.DetMaskTTAModel" if masks else "DetTTAModel",
             tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
         )
         keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")

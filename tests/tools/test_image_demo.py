@@ -1,0 +1,444 @@
+"""Pictures and videos through the command line, for the three task libraries."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+
+from focal_mm.engine.image_demo import main
+from focal_mm.engine.image_demo.predictors import Segmentor
+
+ROOT = Path(__file__).parents[2]
+CONFIG = str(ROOT / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py")
+SCOPES = ("mmdet", "mmseg", "mmpretrain")
+FPS, FRAMES = 12.5, 5
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty working directory."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def demo(folder, toy_model, capsys):
+    """Runs the command line with a toy model: exit code, output, errors."""
+
+    def run(scope: str, *arguments: str | Path) -> tuple[int, str, str]:
+        toy = toy_model(scope)
+        options = ("--config", toy.config, "--checkpoint", toy.checkpoint)
+        capsys.readouterr()
+        code = main([*map(str, (*arguments, *options)), "--device", "cpu"])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+@pytest.fixture
+def pictures(folder, toy_model) -> Path:
+    """A folder with two images and two files that are none."""
+    copy = folder / "pictures"
+    shutil.copytree(toy_model("mmseg").images, copy)
+    (copy / "broken.jpg").write_text("not an image")
+    (copy / "notes.txt").write_text("not for a model")
+    return copy
+
+
+def write_video(path: Path) -> list[np.ndarray]:
+    """A video of bluish noise; returns its frames as they are read again."""
+    rng = np.random.default_rng(1)
+    writer = cv2.VideoWriter(
+        str(path), cv2.VideoWriter_fourcc(*"MJPG"), FPS, (96, 64), True
+    )
+    for _ in range(FRAMES):
+        noise = rng.integers(0, 64, (64, 96, 3), dtype=np.uint8)
+        writer.write(noise + np.array([160, 0, 0], np.uint8))
+    writer.release()
+    return read_video(path)
+
+
+def read_video(path: Path) -> list[np.ndarray]:
+    capture = cv2.VideoCapture(str(path))
+    assert capture.get(cv2.CAP_PROP_FPS) == FPS
+    return [capture.read()[1] for _ in range(int(capture.get(7)))]
+
+
+def files_in(folder: Path) -> set[str]:
+    """All files, hidden ones too, less the record."""
+    found = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+    return found - {"image_demo.jsonl"}
+
+
+def predict_directly(toy, inputs: list) -> list[dict]:
+    """What the library's own inferencer says, as plain data."""
+    scope = Config.fromfile(toy.config).default_scope
+    model, weights = str(toy.config), str(toy.checkpoint)
+    if scope == "mmdet":
+        from mmdet.apis import DetInferencer
+
+        found = DetInferencer(model, weights, device="cpu")(inputs, no_save_vis=True)
+        return found["predictions"]
+    if scope == "mmseg":
+        from mmseg.apis import MMSegInferencer
+
+        found = MMSegInferencer(model, weights, device="cpu")(inputs)["predictions"]
+        counted = [np.unique(labels, return_counts=True) for labels in found]
+        return [
+            dict(labels=labels.tolist(), pixels=pixels.tolist())
+            for labels, pixels in counted
+        ]
+    from mmpretrain import ImageClassificationInferencer
+
+    found = ImageClassificationInferencer(model, weights, device="cpu")(inputs)
+    return [dict(r, pred_scores=r["pred_scores"].tolist()) for r in found]
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_images_and_a_video(demo, toy_model, pictures, folder, scope):
+    frames = write_video(folder / "clip.avi")
+    # The toy detector is sure of nothing.
+    threshold = ["--score-thr", "0.1"] if scope == "mmdet" else []
+    code, out, err = demo(scope, "pictures", "clip.avi", "--out-dir", "out", *threshold)
+    assert code == 1
+    assert err == (
+        "image_demo.py: 1 of 4 inputs could not be read: pictures/broken.jpg "
+        "(not an image)\n"
+    )
+    assert out.endswith("3 of 4 inputs done: results are in out\n")
+    assert "left out pictures/broken.jpg: not an image\n" in out
+    maps = {"preds/0.png", "preds/1.png", "preds/clip.zip"}
+    assert files_in(folder / "out") == {
+        *("vis/0.png", "vis/1.png", "vis/clip.mp4"),
+        *("preds/0.json", "preds/1.json", "preds/clip.json"),
+        *(maps if scope == "mmseg" else ()),
+    }
+
+    paths = [str(pictures / f"{i}.png") for i in range(2)]
+    direct = predict_directly(toy_model(scope), [*paths, *frames])
+    for i, expected in enumerate(direct[:2]):
+        found = json.loads((folder / f"out/preds/{i}.json").read_text())
+        assert found.pop("input") == f"pictures/{i}.png"
+        if scope == "mmseg":
+            assert found.pop("sem_seg_path") == f"{i}.png"
+        assert found == expected
+    clip = json.loads((folder / "out/preds/clip.json").read_text())
+    assert (clip["input"], clip["fps"]) == ("clip.avi", FPS)
+    assert clip["frames"] == direct[2:]
+
+    for i, path in enumerate(paths):
+        drawn = cv2.imread(str(folder / f"out/vis/{i}.png"))
+        plain = cv2.imread(path)
+        assert drawn.shape == plain.shape
+        assert (drawn != plain).any()
+    drawn = read_video(folder / "out/vis/clip.mp4")
+    assert len(drawn) == FRAMES
+    assert drawn[0].shape == frames[0].shape
+    if scope != "mmseg":
+        # A label map colours everything; else the blue is still that of the frames.
+        blue, _, red = drawn[0].mean(axis=(0, 1))
+        assert blue > red + 80
+    if scope == "mmseg":
+        _check_label_maps(folder / "out" / "preds", direct)
+
+
+def _check_label_maps(preds: Path, direct: list[dict]) -> None:
+    with zipfile.ZipFile(preds / "clip.zip") as archive:
+        names = [f"{i:06d}.png" for i in range(FRAMES)]
+        assert archive.namelist() == names
+        encoded = [(preds / f"{i}.png").read_bytes() for i in range(2)]
+        encoded += [archive.read(name) for name in names]
+    for data, expected in zip(encoded, direct, strict=True):
+        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        values, pixels = np.unique(labels, return_counts=True)
+        assert labels.shape == (64, 96)
+        found = dict(labels=values.tolist(), pixels=pixels.tolist())
+        assert found == expected
+
+
+def test_names_are_unique_and_stay(demo, pictures, folder):
+    """Of files called the same in two folders, in the same and in later calls."""
+    (pictures / "broken.jpg").unlink()
+    for name in ("other", "third"):
+        (folder / name).mkdir()
+        (folder / name / "1.png").write_bytes((pictures / "0.png").read_bytes())
+    Path("other", "1.bmp").symlink_to(pictures / "1.png")
+
+    assert demo("mmpretrain", "pictures", "other/*")[0] == 0
+    # The link is an input named before.
+    expected = {"0", "1", "other_1"}
+    assert {path.stem for path in Path("outputs/vis").iterdir()} == expected
+    found = {
+        path.stem: path.stat().st_mtime_ns for path in Path("outputs/vis").iterdir()
+    }
+
+    code, out, _ = demo("mmpretrain", "third", "other", "**/0.png")
+    assert code == 0
+    assert "1 of 4 inputs done, 3 were done before" in out
+    for path in Path("outputs/vis").iterdir():
+        assert path.stem == "third_1" or path.stat().st_mtime_ns == found[path.stem]
+    assert {path.stem for path in Path("outputs/vis").iterdir()} == {
+        *expected,
+        "third_1",
+    }
+    described = json.loads(Path("outputs/preds/third_1.json").read_text())
+    assert described["input"] == "third/1.png"
+
+
+def test_nothing_of_the_users_is_overwritten(demo, pictures, folder):
+    picture = pictures / "0.png"
+    mine = folder / "out" / "vis" / "0.png"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    code, _, err = demo("mmpretrain", picture, "--out-dir", "out")
+    assert code == 1
+    assert err.startswith("image_demo.py: out/vis/0.png is in the way of the result of")
+    assert err.count("\n") == 1
+    assert files_in(folder / "out") == {"vis/0.png"}
+    assert mine.read_text() == "mine"
+
+    # As an input it is safe even from --overwrite.
+    shutil.copy(picture, mine)
+    code, _, err = demo("mmpretrain", mine, "--out-dir", "out", "--overwrite")
+    assert (code, mine.read_bytes()) == (1, picture.read_bytes())
+    assert "out/vis/0.png is an input and would be overwritten" in err
+
+    assert demo("mmpretrain", picture, "--out-dir", "out", "--overwrite")[0] == 0
+    assert mine.read_bytes() != picture.read_bytes()
+
+
+def test_done_again_only_when_asked(demo, pictures, folder):
+    arguments = ("mmdet", pictures / "0.png")
+    assert demo(*arguments, "--no-save-pred")[0] == 0
+    drawn = Path("outputs/vis/0.png")
+    first = drawn.stat().st_mtime_ns
+    assert "0 of 1 inputs done, 1 were" in demo(*arguments, "--no-save-pred")[1]
+    assert drawn.stat().st_mtime_ns == first
+
+    for change in (["--score-thr", "0.9"], ["--cfg-options", "model.test_cfg.x=1"]):
+        code, _, err = demo(*arguments, "--no-save-pred", *change)
+        assert code == 1
+        assert "was made with another model or other options" in err
+    assert demo(*arguments, "--no-save-vis")[0] == 0
+    assert files_in(folder / "outputs") == {"vis/0.png", "preds/0.json"}
+    assert demo(*arguments, "--no-save-pred", "--score-thr", "1", "--overwrite")[0] == 0
+    # Nothing has such a score.
+    np.testing.assert_array_equal(
+        cv2.imread(str(drawn)), cv2.imread(str(pictures / "0.png"))
+    )
+
+
+def test_class_names_of_the_config(demo, toy_model, pictures, folder):
+    """A checkpoint without them, as a conversion writes it."""
+    state = torch.load(toy_model("mmpretrain").checkpoint, weights_only=False)
+    torch.save(dict(state_dict=state["state_dict"]), "plain.pth")
+    base = toy_model("mmpretrain").config
+    Path("other.py").write_text(
+        f"_base_ = {str(base)!r}\n"
+        "test_dataloader = dict(dataset=dict(metainfo=dict(classes=list('vwxyz'))))\n"
+    )
+    options = ("--config", "other.py", "--checkpoint", "plain.pth", "--device", "cpu")
+    assert main([str(pictures / "0.png"), *options]) == 0
+    found = json.loads(Path("outputs/preds/0.json").read_text())
+    assert found["pred_class"] == "vwxyz"[found["pred_label"]]
+
+
+def test_class_names_that_do_not_fit(demo, toy_model, pictures, capsys):
+    state = torch.load(toy_model("mmdet").checkpoint, weights_only=False)
+    torch.save(dict(state_dict=state["state_dict"]), "plain.pth")
+    options = ("--config", toy_model("mmdet").config, "--checkpoint", "plain.pth")
+    metainfo = "test_dataloader.dataset.metainfo.classes=['a']"
+    arguments = [pictures / "0.png", *options, "--cfg-options", metainfo]
+    assert main([*map(str, arguments), "--score-thr", "0.1", "--device", "cpu"]) == 0
+    assert "names 1 classes, the model predicts 5" in capsys.readouterr().out
+
+
+def weights_of(state: dict, kind: str) -> dict:
+    if kind == "backbone":
+        return {key: val for key, val in state.items() if key.startswith("backbone.")}
+    if kind == "lacking":
+        return {key: val for key, val in state.items() if key != "head.fc.bias"}
+    return {**state, "head.fc.weight": torch.zeros(7, 128)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("backbone", "it has a backbone only and nothing for the model's head;"),
+        ("lacking", "it lacks 1 of the model's"),
+        ("wide", "the first is head.fc.weight, (7, 128) in the file and (5, 128) in"),
+    ],
+)
+def test_checkpoints_that_do_not_fit(demo, toy_model, pictures, capsys, kind, message):
+    toy = toy_model("mmpretrain")
+    state = torch.load(toy.checkpoint, weights_only=False)["state_dict"]
+    torch.save(dict(state_dict=weights_of(state, kind)), "other.pth")
+    options = ("--config", str(toy.config), "--checkpoint", "other.pth")
+    assert main([str(pictures), *options, "--device", "cpu"]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("image_demo.py: other.pth does not fit the config: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert not Path("outputs").exists()
+
+
+def test_released_classifier(demo, toy_model, pictures, capsys):
+    """A file of the released code is taken as it is."""
+    toy, released = toy_model("mmpretrain"), {}
+    state = torch.load(toy.checkpoint, weights_only=False)["state_dict"]
+    for name, value in state.items():
+        name = name.removeprefix("backbone.").replace("stages.", "layers.", 1)
+        name = name.replace("head.fc.", "head.", 1).replace("norm3.", "norm.", 1)
+        released[name] = value
+    torch.save(dict(model=released), "released.pth")
+    picture = str(pictures / "0.png")
+    assert demo("mmpretrain", picture, "--out-dir", "ours")[0] == 0
+    options = ["--config", str(toy.config), "--checkpoint", "released.pth"]
+    assert main([picture, *options, "--out-dir", "released", "--device", "cpu"]) == 0
+    results = [
+        json.loads(Path(folder, "preds", "0.json").read_text())
+        for folder in ("ours", "released")
+    ]
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize(
+    ("head", "message"),
+    [
+        ({}, "it has a backbone only and nothing for the model's neck, rpn_head, roi"),
+        ({"head.weight": torch.zeros(5, 128)}, "nothing for the model's neck, rpn_"),
+    ],
+)
+def test_released_files_are_no_detectors(toy_model, pictures, capsys, head, message):
+    released = {"layers.0.blocks.0.norm1.weight": torch.zeros(16), **head}
+    torch.save(dict(model=released), "released.pth")
+    options = ("--config", str(toy_model("mmdet").config), "--device", "cpu")
+    assert main([str(pictures), *options, "--checkpoint", "released.pth"]) == 1
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+class Executes:
+    """Pickled as a call."""
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, ("executed",)
+
+
+def test_checkpoints_are_not_executed(demo, toy_model, pictures, capsys):
+    torch.save(dict(state_dict=Executes()), "evil.pth")
+    options = ("--config", str(toy_model("mmseg").config), "--checkpoint", "evil.pth")
+    assert main([str(pictures), *options, "--device", "cpu"]) == 1
+    assert "evil.pth is not a file of plain weights" in capsys.readouterr().err
+    assert not Path("executed").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(config="gone.py"), "there is no config file gone.py"),
+        (dict(checkpoint="gone.pth"), "--checkpoint: there is no checkpoint gone.pth"),
+        (dict(input="gone*.png"), "gone*.png matches no image or video: name files,"),
+        (dict(input="empty"), "empty matches no image or video"),
+        (dict(config="bare.py"), "default_scope must be one of mmdet, mmseg, mmpre"),
+        (dict(device="cuda:77"), "--device cuda:77 cannot be used: "),
+        (dict(device="abacus"), "--device abacus cannot be used: "),
+        (dict(out_dir="x.pth"), "x.pth/image_demo.jsonl cannot be read"),
+    ],
+)
+def test_user_errors(folder, capsys, change, message):
+    (folder / "empty").mkdir()
+    (folder / "x.png").touch()
+    (folder / "x.pth").touch()
+    (folder / "bare.py").write_text("model = dict()")
+    before = files_in(folder)
+    given = dict(input="x.png", config=CONFIG, checkpoint="x.pth", out_dir="out")
+    given |= {"device": "cpu", **change}
+    options = [(f"--{key.replace('_', '-')}", value) for key, value in given.items()]
+    arguments = [part for option in options[1:] for part in option]
+    assert main([given["input"], *arguments]) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("image_demo.py: ")
+    assert message in error
+    assert error.count("\n") == 1
+    assert files_in(folder) == before
+
+
+def test_score_thr_is_for_detectors(demo, pictures):
+    code, _, err = demo("mmseg", pictures, "--score-thr", "0.5")
+    assert (code, err.count("\n")) == (1, 1)
+    assert "--score-thr is for detectors" in err
+
+
+@pytest.mark.parametrize("stop", ["SIGTERM", "SIGINT"])
+def test_stopped_run_leaves_no_unfinished_file_and_goes_on(
+    demo, pictures, folder, monkeypatch, stop
+):
+    """Stopped in the midst of a video."""
+    (pictures / "broken.jpg").unlink()
+    write_video(folder / "clip.avi")
+    seen, unfinished = [], set()
+    predict = Segmentor.predict
+
+    def predict_and_stop(self: Segmentor, image: str | np.ndarray) -> object:
+        seen.append(image)
+        if len(seen) == 2 + 3:
+            unfinished.update(files_in(folder / "outputs"))
+            signal.raise_signal(getattr(signal, stop))
+        return predict(self, image)
+
+    monkeypatch.setattr(Segmentor, "predict", predict_and_stop)
+    # Whoever starts the tests may have SIGINT ignored.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        code, out, err = demo("mmseg", "pictures", "clip.avi")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert (code, out) == (130, "")
+    assert err.startswith("image_demo.py: stopped; what is finished is in outputs")
+    assert err.count("\n") == 1
+    files = {f"{part}/{i}.png" for part in ("vis", "preds") for i in range(2)}
+    files |= {f"preds/{i}.json" for i in range(2)}
+    assert files_in(folder / "outputs") == files
+    assert {path for path in unfinished if "clip" in path} == {
+        f"{path}/.clip.partial.{suffix}"
+        for path, suffix in (("vis", "mp4"), ("preds", "json"), ("preds", "zip"))
+    }
+
+    code, out, _ = demo("mmseg", "pictures", "clip.avi")
+    assert code == 0
+    assert "1 of 3 inputs done, 2 were done before" in out
+    assert len(seen) == 2 + 3 + FRAMES
+
+
+def test_progress_in_a_log(demo, pictures, folder, monkeypatch):
+    monkeypatch.setattr("focal_mm.engine.image_demo.progress._SECONDS_BETWEEN_LINES", 0)
+    write_video(folder / "clip.avi")
+    _, out, _ = demo("mmpretrain", "clip.avi", "pictures")
+    lines = re.findall(r"^(\d)/(\d) images  [\d.]+ images/s  eta \d+ s$", out, re.M)
+    # That one of the eight is no image is found when its turn comes, at the end.
+    assert lines == [(str(number), "8") for number in range(1, 8)]
+
+
+def test_the_script_itself(folder):
+    """From a folder that knows nothing of the clone, without PYTHONPATH."""
+    (folder / "x.png").touch()
+    env = {key: val for key, val in os.environ.items() if key != "PYTHONPATH"}
+    command = [sys.executable, str(ROOT / "tools" / "image_demo.py"), "x.png"]
+    command += ["--config", "gone.py", "--checkpoint", "gone.pth"]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr == "image_demo.py: there is no config file gone.py\n"
