@@ -24,12 +24,15 @@ CLS = [*MMCV, "onedl-mmpretrain>=1.3", "torchvision"]
 # mmdet imports mmpretrain; neither requires mmcv or mmengine in its own metadata.
 DET = [*CLS, "onedl-mmdetection>=3.5"]
 SEG = [*CLS, "onedl-mmsegmentation>=1.4"]
+# For HTC++: a transform that MMDetection has and whose package it does not require.
+INSTABOOST = [*DET, "instaboostfast>=0.1.2"]
 EXTRAS = {
     "engine": ENGINE,
     "cls": CLS,
     "det": DET,
     "seg": SEG,
-    "all": sorted({*CLS, *DET, *SEG}),
+    "instaboost": INSTABOOST,
+    "all": sorted({*CLS, *DET, *SEG, *INSTABOOST}),
     "dev": ["hypothesis", "pre-commit", "psutil", "pytest", "ruff"],
 }
 

@@ -305,6 +305,9 @@ def _apply_visualization(cfg: Config, args: argparse.Namespace, scope: str) -> N
 
 
 def _apply_tta(cfg: Config, scope: str) -> None:
+    if "tta_model" in cfg and cfg.model.get("type") == cfg.tta_model.get("type"):
+        # As a run with --tta left its config in the work dir.
+        return
     dataset = cfg.test_dataloader.dataset
     while "dataset" in dataset:
         dataset = dataset.dataset

@@ -15,11 +15,20 @@ from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from torch import distributed as dist
 
+from focal_mm.engine import slurm
 from focal_mm.engine.errors import UserError
 
 # dist_train.sh and dist_test.sh set OMP_NUM_THREADS where the user has not, because
 # torchrun would (and say so at length); this variable tells the two cases apart.
 _DEFAULT_THREADS = "FOCAL_MM_DEFAULT_THREADS"
+# The launchers that also start processes without GPUs: what they set, how they start.
+_ENVIRONMENTS = {
+    "pytorch": (
+        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
+        "tools/dist_train.sh, tools/dist_test.sh or torchrun",
+    ),
+    "slurm": (slurm.NEEDED, "tools/slurm_train.sh, tools/slurm_test.sh or srun"),
+}
 _SYNC_BN = {"SyncBN", "MMSyncBN", "SyncBatchNorm"}
 
 
@@ -48,7 +57,7 @@ def check_devices(launcher: str, processes: int) -> None:
         )
     if device == "mps":
         raise UserError("several processes cannot share an mps device: start only one")
-    if device == "cpu" and launcher != "pytorch":
+    if device == "cpu" and launcher not in _ENVIRONMENTS:
         raise UserError(
             f"no GPU is visible, and --launcher {launcher} needs one per process: "
             "on CPUs use tools/dist_train.sh or tools/dist_test.sh"
@@ -75,6 +84,8 @@ def set_up_processes(cfg: Config) -> list[str]:
     _check_environment(cfg.launcher)
     if get_device() != "cpu":
         return []
+    if cfg.launcher == "slurm":
+        slurm.take_slurm_environment()
     timeout = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
     dist.init_process_group(
         "gloo", timeout=timedelta(seconds=timeout) if timeout else None
@@ -94,12 +105,12 @@ def tear_down_processes() -> None:
 
 
 def _check_environment(launcher: str) -> None:
-    needed = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
+    needed, start = _ENVIRONMENTS.get(launcher, ((), ""))
     missing = [name for name in needed if name not in os.environ]
-    if launcher == "pytorch" and missing:
+    if missing:
         raise UserError(
-            f"--launcher pytorch without {', '.join(missing)} in the environment: "
-            "start through tools/dist_train.sh, tools/dist_test.sh or torchrun"
+            f"--launcher {launcher} without {', '.join(missing)} in the environment: "
+            f"start through {start}"
         )
 
 
@@ -153,7 +164,7 @@ def adapt_config_to_cpu(cfg: Config) -> list[str]:
         cfg.model_wrapper_cfg.device_ids = None
     cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
 
-    converted = [node for node in _dicts(cfg.model) if _is_sync_bn(node)]
+    converted = [node for node in dicts_within(cfg.model) if _is_sync_bn(node)]
     for node in converted:
         node["type"] = "BN"
     if cfg.get("sync_bn"):
@@ -173,11 +184,11 @@ def _is_sync_bn(node: dict) -> bool:
     return node.get("type") is not None and type_name(node["type"]) in _SYNC_BN
 
 
-def _dicts(node: Any) -> Iterator[dict]:
+def dicts_within(node: Any) -> Iterator[dict]:
     """All dicts within a config, itself included."""
     if isinstance(node, dict):
         yield node
         node = list(node.values())
     if isinstance(node, (list, tuple)):
         for child in node:
-            yield from _dicts(child)
+            yield from dicts_within(child)

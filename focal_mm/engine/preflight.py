@@ -1,7 +1,7 @@
 """Checks of a config before anything is built: seconds instead of minutes to an error.
 
-They look at paths only, for every task library alike. Paths that are not on a local
-disk are left to whoever reads them.
+They look at paths and at names of classes, for every task library alike. Paths that are
+not on a local disk are left to whoever reads them.
 """
 
 import importlib.util
@@ -14,11 +14,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from focal_mm.engine.classes import check_classes
 from focal_mm.engine.errors import UserError
-from focal_mm.engine.launch import type_name
+from focal_mm.engine.launch import dicts_within, type_name
 
 # The task libraries, and the extra that installs each.
 _EXTRAS = {"mmdet": "det", "mmseg": "seg", "mmpretrain": "cls"}
+# Transforms that need a package of their own, and the extra that installs it.
+_TRANSFORM_PACKAGES = {"InstaBoost": ("instaboostfast", "instaboost")}
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,9 @@ def check_train(cfg: Config) -> None:
     loaders = ["train_dataloader"]
     if cfg.get("val_cfg") is not None:
         loaders += ["val_dataloader"]
+    _check_transforms(cfg, loaders)
     _check_data(cfg, loaders)
+    check_classes(cfg, _datasets(cfg, loaders))
 
 
 def check_test(cfg: Config) -> None:
@@ -65,7 +70,19 @@ def check_test(cfg: Config) -> None:
     _check_library(cfg)
     _check_work_dir(cfg.work_dir)
     _check_checkpoints([("checkpoint", cfg.load_from)])
+    _check_transforms(cfg, ["test_dataloader"])
     _check_data(cfg, ["test_dataloader"])
+    check_classes(cfg, _datasets(cfg, ["test_dataloader"]))
+
+
+def check_inference(cfg: Config, checkpoint: str) -> None:
+    """Check what ``tools/image_demo.py`` is about to use.
+
+    Raises:
+        UserError: For the first thing that is missing.
+    """
+    _check_library(cfg)
+    _check_checkpoints([("--checkpoint", checkpoint)])
 
 
 def is_remote(path: str) -> bool:
@@ -100,6 +117,18 @@ def _check_library(cfg: Config) -> None:
             f"the config's default_scope is {scope}, which is not installed: "
             f"pip install 'focal_mm[{_EXTRAS[scope]}]'"
         )
+
+
+def _check_transforms(cfg: Config, loaders: list[str]) -> None:
+    for name in loaders:
+        for node in dicts_within(cfg.get(name)):
+            kind = type_name(node.get("type") or "")
+            package, extra = _TRANSFORM_PACKAGES.get(kind, (None, None))
+            if package and importlib.util.find_spec(package) is None:
+                raise UserError(
+                    f"{name} uses {kind}, and {package} is not installed: "
+                    f"pip install 'focal_mm[{extra}]'"
+                )
 
 
 def _check_amp(cfg: Config) -> None:
@@ -150,7 +179,7 @@ def _looked_in(path: str) -> str:
 def _layout(cfg: Config, need: _Need) -> str:
     """What all data sets of the config expect under the data root of one of them."""
     names = ("train_dataloader", "val_dataloader", "test_dataloader")
-    leaves = [leaf for name in names for leaf in _leaves(cfg.get(name), name)]
+    leaves = list(_datasets(cfg, names))
     roots = {leaf.get("data_root") for _, leaf in leaves} - {None, ""}
     root = next((r for r in roots if need.path.startswith(r)), None)
     if root is None:
@@ -194,6 +223,12 @@ def _needs_of_evaluator(cfg: Config, name: str) -> Iterator[_Need]:
 def _is_local(node: dict) -> bool:
     """Whether a data set or metric reads its files from the disk."""
     return (node.get("backend_args") or {}).get("backend", "local") == "local"
+
+
+def _datasets(cfg: Config, loaders: Iterable[str]) -> Iterator[tuple[str, dict]]:
+    """Keys and configs of the data sets of some loaders."""
+    for name in loaders:
+        yield from _leaves(cfg.get(name), name)
 
 
 def _leaves(node: Any, key: str) -> Iterator[tuple[str, dict]]:

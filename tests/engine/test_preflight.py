@@ -123,6 +123,17 @@ def test_data_sets_of_other_libraries(tmp_path, monkeypatch, dataset, missing):
     assert missing in line_of(preflight.check_train, cfg)
 
 
+def test_missing_stuff_maps_are_named(coco_config, tmp_path):
+    """As the semantic branch of HTC needs them."""
+    make_coco(tmp_path / "data" / "coco", ("train", "val"))
+    dataset = coco_config.train_dataloader.dataset
+    dataset.data_prefix.seg = "stuffthingmaps/train2017/"
+    line = line_of(preflight.check_train, coco_config)
+    assert "data_prefix.seg is data/coco/stuffthingmaps/train2017/" in line
+    (tmp_path / "data/coco/stuffthingmaps/train2017").mkdir(parents=True)
+    preflight.check_train(coco_config)
+
+
 def test_remote_data_is_left_alone(coco_config):
     remote = "s3://bucket/coco/"
     for split in ("train", "val"):
@@ -166,3 +177,42 @@ def test_work_dir_that_is_a_file(coco_config, tmp_path):
 def test_missing_task_library(coco_config, monkeypatch):
     monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
     assert "focal_mm[det]" in line_of(preflight.check_train, coco_config)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda transform: transform,
+        lambda transform: dict(
+            type="RandomChoice", transforms=[[dict(type="Resize")], [transform]]
+        ),
+        lambda transform: dict(
+            type="RandomApply",
+            transforms=dict(type="RandomOrder", transforms=[transform]),
+        ),
+    ],
+    ids=["plain", "nested lists", "nested dicts"],
+)
+@pytest.mark.parametrize("name", ["InstaBoost", "mmdet.InstaBoost"])
+def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap, name):
+    make_coco(tmp_path / "data" / "coco", ("train", "val"))
+    loader = coco_config.train_dataloader
+    loader.dataset.pipeline.insert(1, wrap(dict(type=name)))
+    loader.dataset = dict(type="RepeatDataset", dataset=loader.dataset)
+    found = preflight.importlib.util.find_spec
+
+    def find_spec(package: str, installed: bool):
+        is_mmdet = package != "instaboostfast"
+        return found(package) if is_mmdet else (object() if installed else None)
+
+    for installed in (True, False):
+        monkeypatch.setattr(
+            preflight.importlib.util,
+            "find_spec",
+            lambda package, installed=installed: find_spec(package, installed),
+        )
+        if installed:
+            preflight.check_train(coco_config)
+    line = line_of(preflight.check_train, coco_config)
+    assert "train_dataloader uses InstaBoost" in line
+    assert "focal_mm[instaboost]" in line

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 from mmengine.config import Config
+from mmengine.registry import MODELS
 
+from focal_mm.det import DetMaskTTAModel
 from focal_mm.engine import cli, main
 from focal_mm.engine.errors import UserError
 
@@ -207,10 +209,22 @@ class TestTest:
         with pytest.raises(UserError, match="needs tta_model"):
             testing_cfg("--tta", scope="mmseg")
 
+    def test_tta_of_what_a_run_with_tta_left(self, testing_cfg, folder):
+        cfg = testing_cfg("--tta")
+        cfg.dump(folder / "left.py")
+        args = cli.test_parser().parse_args(["left.py", "model.pth", "--tta"])
+        again = cli.load_config(args)
+        cli.apply_test_args(again, args)
+        assert again.model == cfg.model
+        assert again.test_dataloader == cfg.test_dataloader
+
     def test_tta_of_masks(self, testing_cfg):
         mask_head = "model.roi_head.mask_head.type=Head"
-        with pytest.raises(UserError, match="merges boxes only"):
-            testing_cfg("--tta", "--cfg-options", mask_head)
+        cfg = testing_cfg("--tta", "--cfg-options", mask_head)
+        # As the runner finds it, whatever the config imports.
+        assert MODELS.get(cfg.model.type) is DetMaskTTAModel
+        cfg = testing_cfg("--tta", "--cfg-options", mask_head, "tta_model.type=Mine")
+        assert cfg.model.type == "Mine"
 
 
 class TestErrors:
