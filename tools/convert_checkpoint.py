@@ -2,8 +2,9 @@
 
     python tools/convert_checkpoint.py focal-tiny-is224-ws7.pth focal_tiny_in1k.pth
 
-The result loads into an mmpretrain ImageClassifier, and into the backbone of any
-detector or segmentor with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)``.
+Both versions of the released code are known; the second is Focal-fast. The result loads
+into an mmpretrain ImageClassifier, and into the backbone of any detector or segmentor
+with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)``.
 """
 
 from __future__ import annotations

@@ -23,9 +23,9 @@ _BACKBONE_KEY = re.compile(
     r"(norm1|norm2|attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2|pool_layers\.\d+)"
     r"\.(weight|bias)"
     r"|attn\.relative_position_bias_table(_to_neighbors|_to_windows\.\d+)?"
+    r"|attn\.coord2rpb_all\.\d+\.[02]\.(weight|bias)"
     r"|gamma_[12]))"
 )
-_FAST_KEY = re.compile(r"\.coord2rpb_all\.")
 
 
 def is_released(state_dict: Mapping[str, Any]) -> bool:
@@ -35,6 +35,8 @@ def is_released(state_dict: Mapping[str, Any]) -> bool:
 
 def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """Rename a released checkpoint to the layout of an mmpretrain ImageClassifier.
+
+    Both versions of the released code are known, the second being Focal-fast.
 
     Args:
         state_dict: Tensors under the released names, or the released file's
@@ -57,11 +59,6 @@ def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, value in state_dict.items():
         if DERIVED_BUFFER.search(name):
             continue
-        if _FAST_KEY.search(name):
-            raise CheckpointError(
-                f"{name!r} belongs to Focal-fast (version 'v2'), whose attention this "
-                "release does not have"
-            )
         if name in ("norm.weight", "norm.bias"):
             new_name = f"backbone.norm{last_stage}.{name.split('.')[1]}"
         elif name in ("head.weight", "head.bias"):
@@ -110,6 +107,40 @@ _RELEASED_DEFAULTS: dict[str, Any] = {
 """The released constructor's arguments; ``num_classes`` and ``expand_stages`` have no
 effect on its backbone."""
 
+_DEFAULTS_OF = {
+    "v1": _RELEASED_DEFAULTS,
+    "v2": {**_RELEASED_DEFAULTS, "focal_topK": 128},
+}
+"""Arguments by version; 128 is what all released configs of Focal-fast have."""
+
+
+def _attention_config(
+    args: Mapping[str, Any], version: str, sides: tuple[int, ...]
+) -> dict[str, Any]:
+    """The part of the config that decides which keys a window sees."""
+    windows, expands, levels = [], [], []
+    for stage in range(len(args["depths"])):
+        shorter = min(sides) // args["patch_size"] // 2**stage
+        fits = shorter > args["window_size"]
+        windows.append(args["window_size"] if fits else shorter)
+        expands.append(args["expand_sizes"][stage] if fits else 0)
+        pools = stage in args["focal_stages"] and args["focal_pool"] != "none"
+        levels.append(args["focal_levels"][stage] if pools else 1)
+    config = dict(
+        window_size=tuple(windows),
+        focal_levels=tuple(levels),
+        focal_pool=args["focal_pool"],
+        use_shift=args["use_shift"],
+    )
+    if version == "v2":
+        return {**config, "key_selection": "topk", "topk": args["focal_topK"]}
+    return {
+        **config,
+        "expand_sizes": tuple(expands),
+        "expand_layer": args["expand_layer"],
+        "focal_windows": tuple(args["focal_windows"]),
+    }
+
 
 def from_released_args(
     kwargs: Mapping[str, Any],
@@ -122,10 +153,13 @@ def from_released_args(
     is not larger than the window, and does not expand there; so the config depends on
     the image size that the model was built for.
 
+    Version 2 (Focal-fast) has version 1's arguments and ``focal_topK``. Those of the
+    fixed focal regions have no effect in it and are left out of the config.
+
     Args:
         kwargs: Arguments of the released ``FocalTransformer``; missing ones take its
             defaults.
-        version: 'v1'. ('v2', Focal-fast, is not in this release.)
+        version: 'v1', or 'v2' for Focal-fast.
         img_size: Image size that the model was built for, int or (height, width);
             ``kwargs['img_size']`` wins over it.
 
@@ -136,29 +170,20 @@ def from_released_args(
     Raises:
         ValueError: If an argument is unknown or the version is not there.
     """
-    if version != "v1":
+    if version not in _DEFAULTS_OF:
         raise ValueError(
-            f"version must be 'v1', got {version!r}: Focal-fast ('v2') is not in this "
-            "release"
+            f"version must be one of {list(_DEFAULTS_OF)}, got {version!r}"
         )
-    unknown = sorted(set(kwargs) - set(_RELEASED_DEFAULTS))
+    defaults = _DEFAULTS_OF[version]
+    unknown = sorted(set(kwargs) - set(defaults))
     if unknown:
         raise ValueError(
-            f"unknown arguments of the released FocalTransformer: {unknown}; "
-            f"known are {sorted(_RELEASED_DEFAULTS)}"
+            f"unknown arguments of the released FocalTransformer ({version}): "
+            f"{unknown}; known are {sorted(defaults)}"
         )
-    args = {**_RELEASED_DEFAULTS, "img_size": img_size, **kwargs}
+    args = {**defaults, "img_size": img_size, **kwargs}
     sides = args["img_size"]
     sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
-    stages = range(len(args["depths"]))
-    windows, expands, levels = [], [], []
-    for stage in stages:
-        shorter = min(sides) // args["patch_size"] // 2**stage
-        fits = shorter > args["window_size"]
-        windows.append(args["window_size"] if fits else shorter)
-        expands.append(args["expand_sizes"][stage] if fits else 0)
-        pools = stage in args["focal_stages"] and args["focal_pool"] != "none"
-        levels.append(args["focal_levels"][stage] if pools else 1)
     return dict(
         type="FocalTransformer",
         arch=dict(
@@ -168,28 +193,22 @@ def from_released_args(
         ),
         in_channels=args["in_chans"],
         patch_size=args["patch_size"],
-        window_size=tuple(windows),
         mlp_ratio=args["mlp_ratio"],
         qkv_bias=args["qkv_bias"],
         qk_scale=args["qk_scale"],
         drop_rate=args["drop_rate"],
         attn_drop_rate=args["attn_drop_rate"],
         drop_path_rate=args["drop_path_rate"],
-        expand_sizes=tuple(expands),
-        expand_layer=args["expand_layer"],
-        focal_levels=tuple(levels),
-        focal_windows=tuple(args["focal_windows"]),
-        focal_pool=args["focal_pool"],
         use_conv_embed=args["use_conv_embed"],
         # Without patch_norm the released code has no norm of either kind.
         use_pre_norm=args["use_pre_norm"] and args["patch_norm"],
         layer_scale_init_value=(
             args["layerscale_value"] if args["use_layerscale"] else None
         ),
-        use_shift=args["use_shift"],
         use_abs_pos_embed=args["ape"],
         pretrain_img_size=sides,
         patch_norm=args["patch_norm"],
-        out_indices=(stages[-1],),
+        out_indices=(len(args["depths"]) - 1,),
         with_cp=args["use_checkpoint"],
+        **_attention_config(args, version, sides),
     )

@@ -18,6 +18,12 @@ _TABLE = re.compile(
 )
 """What a checkpoint of the same network may lack or have in another size."""
 
+_KEY_SELECTION = {
+    "topk": re.compile(r"\.attn\.coord2rpb_all\."),
+    "window": re.compile(r"\.attn\.relative_position_bias_table"),
+}
+"""The position biases by which one knows a key selection, as the backbone calls it."""
+
 _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)$")
 
 
@@ -139,6 +145,16 @@ def fit_state_dict(
 
 def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
     """Raise unless the file has every weight that no option can add or leave out."""
+    for selection, biases in _KEY_SELECTION.items():
+        in_file, in_model = (
+            any(map(biases.search, names)) for names in (state, wanted)
+        )
+        if in_file and not in_model:
+            raise CheckpointError(
+                "not a checkpoint of this model: it was trained with "
+                f"key_selection={selection!r}, the model has the other one and its "
+                "position biases; nothing was loaded"
+            )
     core = [
         name
         for name in wanted

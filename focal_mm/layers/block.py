@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focal_mm.layers.attention import FocalAttention
+from focal_mm.layers.attention import attention_of
 from focal_mm.layers.drop_path import DropPath
 from focal_mm.layers.pooling import SubWindowPooling, centre_to
-from focal_mm.ops import FocalGeometry
+from focal_mm.ops.geometry import WindowPyramid
 
 
 class Mlp(nn.Module):
@@ -38,23 +38,23 @@ class FocalBlock(nn.Module):
     Args:
         embed_dims: Channels C.
         num_heads: Attention heads.
-        geometry: The sizes of the attention.
+        geometry: The sizes of the attention; its type decides the key selection.
         focal_pool: How sub-windows are pooled.
         mlp_ratio: Hidden channels of the MLP over C.
-        qkv_bias: See :class:`FocalAttention`.
-        qk_scale: See :class:`FocalAttention`.
+        qkv_bias: See :class:`MultiLevelAttention`.
+        qk_scale: See :class:`MultiLevelAttention`.
         drop_rate: Dropout of the projections.
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth of both branches.
         layer_scale_init_value: Start value of LayerScale; None for no LayerScale.
-        attn_backend: See :func:`focal_mm.ops.focal_attention`.
+        attn_backend: See :class:`MultiLevelAttention`.
     """
 
     def __init__(
         self,
         embed_dims: int,
         num_heads: int,
-        geometry: FocalGeometry,
+        geometry: WindowPyramid,
         focal_pool: str = "fc",
         mlp_ratio: float = 4.0,
         qkv_bias: bool = True,
@@ -72,7 +72,7 @@ class FocalBlock(nn.Module):
             SubWindowPooling(focal_pool, geometry.sub_window_size(level), embed_dims)
             for level in range(geometry.coarse_levels)
         )
-        self.attn = FocalAttention(
+        self.attn = attention_of(geometry)(
             embed_dims,
             num_heads,
             geometry,

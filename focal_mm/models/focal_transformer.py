@@ -14,12 +14,11 @@ from torch import Tensor, nn
 from focal_mm.checkpoint.init import init_from_checkpoint, pretrained_of
 from focal_mm.checkpoint.interpolate import resize_pos_embed
 from focal_mm.checkpoint.state import adapt_state_dict
-from focal_mm.layers import POOLINGS, FocalBlock, make_downsample, make_stem
+from focal_mm.layers import FocalBlock, make_downsample, make_stem
+from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
 from focal_mm.models.stage import FocalStage
-from focal_mm.ops import FocalGeometry, check_backend_name
-
-EXPAND_LAYERS = ("all", "even", "odd")
+from focal_mm.ops import TOPK_BACKENDS, check_backend_name
 
 
 @MODELS.register_module()
@@ -33,8 +32,15 @@ class FocalTransformer(BaseModule):
 
     Arguments that say "per stage" take one value for all stages or one for each.
 
+    With ``key_selection='topk'`` it is Focal-fast, version 2 of the released code:
+    the keys are chosen by distance, and the options of the fixed regions
+    (``expand_sizes``, ``expand_layer``, ``focal_windows``, ``use_shift``) are errors.
+    Its position biases are functions of offsets, so a checkpoint fits every input,
+    window size and ``topk`` without resizing them.
+
     Args:
-        arch: 'tiny', 'small', 'base', 'large', or a dict with ``embed_dims``,
+        arch: 'tiny', 'small', 'base', 'large' or another key of
+            :data:`focal_mm.models.presets.ARCHS`, or a dict with ``embed_dims``,
             ``depths`` and ``num_heads``.
         in_channels: Channels of the image.
         patch_size: Stride of the stem.
@@ -46,13 +52,15 @@ class FocalTransformer(BaseModule):
         attn_drop_rate: Dropout of the attention weights.
         drop_path_rate: Stochastic depth of the last block; grows linearly from 0.
         expand_sizes: Tokens by which the fine region exceeds the window on each
-            side; per stage. The paper's ImageNet models have (3, 3, 3, 0), its
-            detection models 3 everywhere.
-        expand_layer: Which blocks of a stage expand: 'all', 'even' (those of odd
-            0-based index) or 'odd', in the released code's sense.
-        focal_levels: Focal levels, 1 (the fine one) to 3; per stage.
-        focal_windows: Side of the region of pooled tokens, odd; per stage. Paper:
-            (7, 5, 3, 1) for ImageNet, (15, 13, 9, 7) for detection.
+            side; per stage. Default: (3, 3, 3, 0), those of the paper's ImageNet
+            models; its detection models have 3 everywhere.
+        expand_layer: Which blocks of a stage expand: 'all' (the default), 'even'
+            (those of odd 0-based index) or 'odd', in the released code's sense.
+        focal_levels: Focal levels, 1 (the fine one) to 3, or to 2 with
+            ``key_selection='topk'``; per stage.
+        focal_windows: Side of the region of pooled tokens, odd; per stage. Default:
+            (7, 5, 3, 1), those of the paper's ImageNet models; its detection models
+            have (15, 13, 9, 7).
         focal_pool: Pooling of sub-windows: 'fc', 'conv', 'mean', 'max' or 'none'
             ('none' needs ``focal_levels=1``).
         use_conv_embed: Overlapping convolutions in stem and downsampling.
@@ -69,7 +77,13 @@ class FocalTransformer(BaseModule):
         frozen_stages: Stem and so many stages are frozen: -1 nothing, 0 the stem,
             1 the stem and the first stage, and so on.
         norm_eval: Keep norm layers in eval mode.
-        attn_backend: 'auto' or a backend of :func:`focal_mm.ops.backend_support`.
+        attn_backend: 'auto' or a backend of :func:`focal_mm.ops.backend_support`;
+            with ``key_selection='topk'`` one of :data:`focal_mm.ops.TOPK_BACKENDS`.
+        key_selection: Which keys a window sees: 'window', those in fixed regions
+            around it at each focal level (the paper's models), or 'topk', the
+            closest ones of each level's whole map (Focal-fast).
+        topk: Keys of each level with ``key_selection='topk'``, all tokens where a map
+            has fewer; per stage. Default: 128.
         init_cfg: As in MMEngine. ``dict(type='Pretrained', checkpoint=...)`` takes
             checkpoints of OpenMMLab's layout and released files as they are.
 
@@ -89,10 +103,10 @@ class FocalTransformer(BaseModule):
         drop_rate: float = 0.0,
         attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.1,
-        expand_sizes: int | Sequence[int] = (3, 3, 3, 0),
-        expand_layer: str = "all",
+        expand_sizes: int | Sequence[int] | None = None,
+        expand_layer: str | None = None,
         focal_levels: int | Sequence[int] = 2,
-        focal_windows: int | Sequence[int] = (7, 5, 3, 1),
+        focal_windows: int | Sequence[int] | None = None,
         focal_pool: str = "fc",
         use_conv_embed: bool = False,
         use_pre_norm: bool = False,
@@ -106,6 +120,8 @@ class FocalTransformer(BaseModule):
         frozen_stages: int = -1,
         norm_eval: bool = False,
         attn_backend: str = "auto",
+        key_selection: str = "window",
+        topk: int | Sequence[int] | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(init_cfg=init_cfg)
@@ -113,9 +129,6 @@ class FocalTransformer(BaseModule):
         all_stages = len(self.arch.depths)
         self.out_indices = _check_out_indices(out_indices, all_stages)
         self.num_stages = self.out_indices[-1] + 1
-        _check_choice("focal_pool", focal_pool, POOLINGS)
-        _check_choice("expand_layer", expand_layer, EXPAND_LAYERS)
-        check_backend_name(attn_backend)
         for name, rate in (
             ("drop_rate", drop_rate),
             ("attn_drop_rate", attn_drop_rate),
@@ -131,15 +144,22 @@ class FocalTransformer(BaseModule):
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 
-        geometries = _stage_geometries(
-            all_stages,
-            window_size=window_size,
-            expand_sizes=expand_sizes,
-            focal_levels=focal_levels,
-            focal_windows=focal_windows,
-            focal_pool=focal_pool,
-        )
         depths = self.arch.depths
+        geometries = block_geometries(
+            depths,
+            key_selection,
+            window_size=window_size,
+            focal_levels=focal_levels,
+            focal_pool=focal_pool,
+            expand_sizes=expand_sizes,
+            expand_layer=expand_layer,
+            focal_windows=focal_windows,
+            topk=topk,
+            use_shift=use_shift,
+        )
+        check_backend_name(
+            attn_backend, TOPK_BACKENDS if key_selection == "topk" else None
+        )
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
         embed_dims = self.arch.embed_dims
         self.num_features = [embed_dims * 2**i for i in range(self.num_stages)]
@@ -149,7 +169,7 @@ class FocalTransformer(BaseModule):
         )
         self.absolute_pos_embed = None
         if use_abs_pos_embed:
-            sides = _per_stage("pretrain_img_size", pretrain_img_size, 2)
+            sides = per_stage("pretrain_img_size", pretrain_img_size, 2)
             self.pos_embed_grid = tuple(math.ceil(side / patch_size) for side in sides)
             self.absolute_pos_embed = nn.Parameter(
                 torch.empty(1, math.prod(self.pos_embed_grid), embed_dims)
@@ -162,7 +182,7 @@ class FocalTransformer(BaseModule):
                 FocalBlock(
                     channels,
                     self.arch.num_heads[stage],
-                    _block_geometry(geometries[stage], index, expand_layer, use_shift),
+                    geometry,
                     focal_pool=focal_pool,
                     mlp_ratio=mlp_ratio,
                     qkv_bias=qkv_bias,
@@ -173,7 +193,7 @@ class FocalTransformer(BaseModule):
                     layer_scale_init_value=layer_scale_init_value or None,
                     attn_backend=attn_backend,
                 )
-                for index in range(depths[stage])
+                for geometry in geometries[stage]
             ]
             downsample = None
             if stage < self.num_stages - 1:
@@ -296,11 +316,6 @@ def _init_linear(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-def _check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
-
-
 def _check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ...]:
     indices = tuple(out_indices)
     fits = bool(indices) and all(0 <= index < stages for index in indices)
@@ -310,60 +325,3 @@ def _check_out_indices(out_indices: Sequence[int], stages: int) -> tuple[int, ..
             f"got {indices}"
         )
     return indices
-
-
-def _per_stage(name: str, value: int | Sequence[int], count: int) -> tuple[int, ...]:
-    """Spread a single value over ``count`` stages (or sides)."""
-    values = (value,) * count if isinstance(value, int) else tuple(value)
-    if len(values) != count:
-        raise ValueError(f"{name} must be one value or {count} values, got {values}")
-    return values
-
-
-def _stage_geometries(
-    stages: int,
-    *,
-    window_size: int | Sequence[int],
-    expand_sizes: int | Sequence[int],
-    focal_levels: int | Sequence[int],
-    focal_windows: int | Sequence[int],
-    focal_pool: str,
-) -> list[FocalGeometry]:
-    """Sizes of each stage's attention, named as the arguments in errors."""
-    levels = _per_stage("focal_levels", focal_levels, stages)
-    if min(levels) < 1 or max(levels) > 3:
-        raise ValueError(f"focal_levels must be 1, 2 or 3, got {levels}")
-    if focal_pool == "none" and max(levels) > 1:
-        raise ValueError(
-            f"focal_pool='none' leaves only the fine level: focal_levels must be 1, "
-            f"got {levels}"
-        )
-    values = zip(
-        _per_stage("window_size", window_size, stages),
-        _per_stage("expand_sizes", expand_sizes, stages),
-        _per_stage("focal_windows", focal_windows, stages),
-        levels,
-        strict=True,
-    )
-    geometries = []
-    for stage, (window, expand, focal_window, level) in enumerate(values):
-        try:
-            geometries.append(FocalGeometry(window, expand, focal_window, level - 1))
-        except ValueError as error:
-            raise ValueError(f"stage {stage}: {error}") from None
-    return geometries
-
-
-def _block_geometry(
-    stage: FocalGeometry, index: int, expand_layer: str, use_shift: bool
-) -> FocalGeometry:
-    """Sizes of the block of 0-based ``index`` in its stage."""
-    odd = index % 2 == 1
-    expands = expand_layer == "all" or odd == (expand_layer == "even")
-    return FocalGeometry(
-        window_size=stage.window_size,
-        expand_size=stage.expand_size if expands else 0,
-        focal_window=stage.focal_window,
-        coarse_levels=stage.coarse_levels,
-        shift_size=stage.window_size // 2 if use_shift and odd else 0,
-    )

@@ -20,13 +20,19 @@ class Arch(NamedTuple):
     num_heads: tuple[int, ...]
 
 
+_LARGE_196 = Arch(196, (2, 2, 18, 2), (4, 8, 16, 32))
+
 ARCHS: dict[str, Arch] = {
     "tiny": Arch(96, (2, 2, 6, 2), (3, 6, 12, 24)),
     "small": Arch(96, (2, 2, 18, 2), (3, 6, 12, 24)),
     "base": Arch(128, (2, 2, 18, 2), (4, 8, 16, 32)),
-    "large": Arch(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+    "large": _LARGE_196,
+    "large_192": Arch(192, (2, 2, 18, 2), (6, 12, 24, 48)),
+    "large_196": _LARGE_196,
 }
-"""Paper, table 1; 'large' is Swin-Large's size, which the paper does not print."""
+"""Paper, table 1, but for 'large': section 4.1 widens 'base' from 128 to 196 and keeps
+all else, so heads included, which is 'large_196'. 'large_192' has Swin-Large's width
+and heads instead."""
 
 
 def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:

@@ -11,6 +11,7 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from focal_mm.ops.backends import BACKENDS, AttentionInputs, Backend
+from focal_mm.ops.backends.base import Inputs, MapInputs
 from focal_mm.ops.geometry import FocalGeometry
 
 
@@ -37,9 +38,16 @@ def backend_support() -> list[BackendSupport]:
     return support
 
 
-def check_backend_name(name: str) -> None:
-    """Raise a ValueError unless ``name`` is 'auto' or a backend's name."""
-    allowed = ["auto", *(backend.name for backend in BACKENDS)]
+def check_backend_name(name: str, backends: Sequence[Backend] | None = None) -> None:
+    """Raise a ValueError unless ``name`` is 'auto' or a backend's name.
+
+    Args:
+        name: The name.
+        backends: What there is to choose from. Default: those of
+            :func:`focal_attention`.
+    """
+    backends = BACKENDS if backends is None else backends
+    allowed = ["auto", *(backend.name for backend in backends)]
     if name not in allowed:
         raise ValueError(f"attn_backend must be one of {allowed}, got {name!r}")
 
@@ -49,10 +57,18 @@ def _log_once(message: str) -> None:
     print_log(message, logger="current")
 
 
-def _choose(name: str, inputs: AttentionInputs) -> Backend:
-    check_backend_name(name)
+def choose_backend(
+    name: str, inputs: Inputs, backends: Sequence[Backend[Inputs]]
+) -> Backend[Inputs]:
+    """The named backend, or with 'auto' the first one that can run the inputs.
+
+    Raises:
+        ValueError: If the name is unknown, or nothing can run; the message says why.
+    """
+    check_backend_name(name, backends)
     passed_over = []
-    for backend in BACKENDS:
+    device = inputs.query.device.type
+    for backend in sorted(backends, key=lambda b: b.preferred_on != device):
         if name not in ("auto", backend.name):
             continue
         reason = backend.why_unavailable() or backend.why_unsupported(inputs)
@@ -65,13 +81,26 @@ def _choose(name: str, inputs: AttentionInputs) -> Backend:
     raise ValueError(f"focal attention: {'; '.join(passed_over)}")
 
 
-def _check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
+def check_shape(name: str, tensor: Tensor | None, shape: Sequence[int]) -> None:
+    """Raise a ValueError that names the tensor unless it has the shape."""
     got = None if tensor is None else tuple(tensor.shape)
     if got != tuple(shape):
         raise ValueError(f"{name} must have the shape {tuple(shape)}, got {got}")
 
 
-def _check(inputs: AttentionInputs) -> None:
+def check_maps(inputs: MapInputs, *per_level: str) -> tuple[int, int, int, int, int]:
+    """Check what all key selections have: queries, keys and values of all levels.
+
+    Args:
+        inputs: The arguments of a call.
+        per_level: Names of further arguments with one entry per coarse level.
+
+    Returns:
+        The shape of the query, (B, H, W, h, d).
+
+    Raises:
+        ValueError: If a shape does not fit; the message names the argument.
+    """
     geometry = inputs.geometry
     if inputs.query.dim() != 5:
         raise ValueError(
@@ -79,21 +108,15 @@ def _check(inputs: AttentionInputs) -> None:
             f"got {tuple(inputs.query.shape)}"
         )
     batch, height, width, heads, channels = inputs.query.shape
-    size, area = geometry.window_size, geometry.window_area
+    size = geometry.window_size
     if height % size or width % size or not height or not width:
         raise ValueError(
             f"height and width of query must be multiples of window_size={size}, "
             f"got {height} and {width}"
         )
-    _check_shape("key", inputs.key, inputs.query.shape)
-    _check_shape("value", inputs.value, inputs.query.shape)
-    _check_shape("window_bias", inputs.window_bias, (heads, area, area))
-    if geometry.expand_size:
-        shape = (heads, area, geometry.num_neighbors)
-        _check_shape("neighbor_bias", inputs.neighbor_bias, shape)
-    elif inputs.neighbor_bias is not None:
-        raise ValueError("neighbor_bias must be None where expand_size is 0")
-    for name in ("pooled_keys", "pooled_values", "pooled_biases"):
+    check_shape("key", inputs.key, inputs.query.shape)
+    check_shape("value", inputs.value, inputs.query.shape)
+    for name in ("pooled_keys", "pooled_values", *per_level):
         if len(getattr(inputs, name)) != geometry.coarse_levels:
             raise ValueError(
                 f"{name} must have coarse_levels={geometry.coarse_levels} entries, "
@@ -102,10 +125,24 @@ def _check(inputs: AttentionInputs) -> None:
     for level in range(geometry.coarse_levels):
         pooled = [geometry.num_pooled(side, level) for side in (height, width)]
         shape = (batch, *pooled, heads, channels)
-        _check_shape(f"pooled_keys[{level}]", inputs.pooled_keys[level], shape)
-        _check_shape(f"pooled_values[{level}]", inputs.pooled_values[level], shape)
+        check_shape(f"pooled_keys[{level}]", inputs.pooled_keys[level], shape)
+        check_shape(f"pooled_values[{level}]", inputs.pooled_values[level], shape)
+    return batch, height, width, heads, channels
+
+
+def _check(inputs: AttentionInputs) -> None:
+    geometry = inputs.geometry
+    heads = check_maps(inputs, "pooled_biases")[3]
+    area = geometry.window_area
+    check_shape("window_bias", inputs.window_bias, (heads, area, area))
+    if geometry.expand_size:
+        shape = (heads, area, geometry.num_neighbors)
+        check_shape("neighbor_bias", inputs.neighbor_bias, shape)
+    elif inputs.neighbor_bias is not None:
+        raise ValueError("neighbor_bias must be None where expand_size is 0")
+    for level in range(geometry.coarse_levels):
         shape = (heads, area, geometry.region_size(level) ** 2)
-        _check_shape(f"pooled_biases[{level}]", inputs.pooled_biases[level], shape)
+        check_shape(f"pooled_biases[{level}]", inputs.pooled_biases[level], shape)
 
 
 def focal_attention(
@@ -167,4 +204,4 @@ def focal_attention(
         dropout_p=dropout_p,
     )
     _check(inputs)
-    return _choose(backend, inputs).run(inputs)
+    return choose_backend(backend, inputs, BACKENDS).run(inputs)

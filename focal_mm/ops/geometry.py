@@ -47,8 +47,39 @@ def cached_by_size(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     return wrapper
 
 
+class WindowPyramid:
+    """Windows of queries and the pooled maps of the coarse levels over them.
+
+    Attributes:
+        window_size: Side of a window of queries, in tokens.
+        coarse_levels: Number of coarse levels (focal levels minus one).
+        shift_size: The map is rolled by minus this before windows are cut.
+    """
+
+    window_size: int
+    coarse_levels: int
+    shift_size: int = 0
+
+    @property
+    def window_area(self) -> int:
+        """Queries of a window."""
+        return self.window_size**2
+
+    def stride(self, level: int) -> int:
+        """Sub-windows per window side at coarse level ``level`` (0-based)."""
+        return 2**level
+
+    def sub_window_size(self, level: int) -> int:
+        """Side in tokens of what is pooled into one token at ``level``."""
+        return self.window_size // self.stride(level)
+
+    def num_pooled(self, size: int, level: int) -> int:
+        """Pooled tokens along a side of ``size`` tokens at ``level``."""
+        return -(-size // self.window_size) * self.stride(level)
+
+
 @dataclass(frozen=True)
-class FocalGeometry:
+class FocalGeometry(WindowPyramid):
     """The sizes that decide which keys a window of queries sees.
 
     Args:
@@ -97,11 +128,6 @@ class FocalGeometry:
             )
 
     @property
-    def window_area(self) -> int:
-        """Queries of a window."""
-        return self.window_size**2
-
-    @property
     def num_neighbors(self) -> int:
         """Keys outside the window in the four rolled maps together."""
         inner = (self.window_size - self.expand_size) ** 2
@@ -112,21 +138,9 @@ class FocalGeometry:
         """Side of the fine region: the window and ``expand_size`` tokens around it."""
         return self.window_size + 2 * self.expand_size
 
-    def stride(self, level: int) -> int:
-        """Sub-windows per window side at coarse level ``level`` (0-based)."""
-        return 2**level
-
     def region_size(self, level: int) -> int:
         """Side of the region of pooled tokens at coarse level ``level``."""
         return self.focal_window + self.stride(level) - 1
-
-    def sub_window_size(self, level: int) -> int:
-        """Side in tokens of what is pooled into one token at ``level``."""
-        return self.window_size // self.stride(level)
-
-    def num_pooled(self, size: int, level: int) -> int:
-        """Pooled tokens along a side of ``size`` tokens at ``level``."""
-        return -(-size // self.window_size) * self.stride(level)
 
 
 def _relative_index(num_queries: int, num_keys: int) -> Tensor:

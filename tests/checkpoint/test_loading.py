@@ -82,8 +82,44 @@ def test_window_7_into_14(pool, small_backbone, log):
     assert all(out.isfinite().all() for out in target(x))
 
 
-def test_same_sizes_load_silently_and_exactly(small_backbone, log):
-    source, target = small_backbone(), small_backbone()
+def test_focal_fast_into_other_windows_keeps_its_biases(small_backbone, log):
+    """They are functions of offsets; only the pooling depends on the window."""
+    source = small_backbone(key_selection="topk")
+    target = small_backbone(key_selection="topk", window_size=14, topk=64)
+    keys = target.load_state_dict(source.state_dict(), strict=True)
+    assert not keys.missing_keys
+    assert len(log) == 1
+    assert in_log(log, "resized (5)", "pool_layers.0.weight (1, 49) -> (1, 196)")
+    biases = [name for name in source.state_dict() if "coord2rpb_all" in name]
+    assert len(biases) == 5 * 2 * 4
+    for name in biases:
+        assert target.get_parameter(name).equal(source.get_parameter(name))
+
+
+@pytest.mark.parametrize("selection", ["window", "topk"])
+def test_file_of_the_other_key_selection(selection, small_backbone, tmp_path):
+    path = tmp_path / "other.pth"
+    torch.save(small_backbone(key_selection=selection).state_dict(), path)
+    other = {"window": "topk", "topk": "window"}[selection]
+    model = small_backbone(key_selection=other, init_cfg=pretrained(path))
+    refuses_to_load(model, path)
+    with pytest.raises(CheckpointError, match=f"key_selection='{selection}'"):
+        model.init_weights()
+
+
+def test_focal_fast_with_other_heads_is_another_model(small_backbone, tmp_path):
+    path = tmp_path / "other.pth"
+    source = small_backbone(key_selection="topk", **OTHER_MODELS["heads"])
+    torch.save(source.state_dict(), path)
+    refuses_to_load(
+        small_backbone(key_selection="topk", init_cfg=pretrained(path)), path
+    )
+
+
+@pytest.mark.parametrize("selection", ["window", "topk"])
+def test_same_sizes_load_silently_and_exactly(selection, small_backbone, log):
+    source = small_backbone(key_selection=selection)
+    target = small_backbone(key_selection=selection)
     target.load_state_dict(source.state_dict())
     assert log == []
     for name, value in source.state_dict().items():

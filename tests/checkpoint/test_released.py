@@ -64,7 +64,7 @@ def test_a_part_of_a_model_converts_too():
     [
         ("layers.0.blocks.0.attn.qkv.scale", "not a name"),
         ("conv1.weight", "not a name"),
-        ("layers.0.blocks.0.attn.coord2rpb_all.0.0.weight", "Focal-fast"),
+        ("layers.0.blocks.0.attn.coord2rpb_all.0.1.weight", "not a name"),
     ],
 )
 def test_foreign_names_are_refused(name, message):
@@ -121,5 +121,36 @@ def test_options_are_carried_over():
 def test_unknown_arguments_and_versions_are_named():
     with pytest.raises(ValueError, match="focal_window'"):
         from_released_args(dict(focal_window=7))
-    with pytest.raises(ValueError, match="'v1', got 'v2'"):
-        from_released_args({}, version="v2")
+    with pytest.raises(ValueError, match=r"'v2'.*got 'v3'"):
+        from_released_args({}, version="v3")
+    with pytest.raises(ValueError, match=r"\(v1\).*focal_topK"):
+        from_released_args(dict(focal_topK=64), version="v1")
+
+
+def test_focal_fast_has_the_released_names(small_backbone):
+    backbone = small_backbone(key_selection="topk", out_indices=(3,))
+    state = released_names(backbone)
+    for buffer in ("topk_cloest_indice_0", "topk_cloest_coords_1", "window_coords"):
+        state[f"layers.0.blocks.0.attn.{buffer}"] = torch.zeros(4)
+    converted = convert_released(state)
+    own = {k.removeprefix("backbone."): v for k, v in converted.items()}
+    assert set(own) == {*backbone.state_dict(), "head.fc.weight", "head.fc.bias"}
+    assert "stages.0.blocks.1.attn.coord2rpb_all.1.2.bias" in own
+
+
+def test_focal_fast_leaves_out_what_it_does_not_read():
+    released = dict(
+        focal_levels=[2, 2, 2, 2],
+        focal_topK=64,
+        expand_sizes=[3, 3, 3, 3],
+        focal_windows=[7, 5, 3, 1],
+    )
+    config = from_released_args(released, version="v2")
+    assert config.pop("type") == "FocalTransformer"
+    geometry = FocalTransformer(**config).stages[3].blocks[0].geometry
+    assert (geometry.topk, geometry.coarse_levels) == (64, 1)
+    assert from_released_args({}, version="v2")["topk"] == 128
+    config = from_released_args(dict(use_shift=True), version="v2")
+    del config["type"]
+    with pytest.raises(ValueError, match="use_shift"):
+        FocalTransformer(**config)

@@ -20,6 +20,7 @@ GRADIENT_STRIDE = 16
 PIECES = {
     "v1_levels3": ("layers.0.downsample.", "layers.1.blocks."),
     "v1_det_focal": ("layers.0.downsample.", "layers.1.blocks."),
+    "v2_fast_224": ("layers.0.downsample.", "layers.1.blocks."),
     "v1_224": ("layers.2.downsample.", "layers.3.", "norm.", "head."),
 }
 """Case to the released names of its weights: one stage, with the head or without."""

@@ -10,11 +10,11 @@ from torch import nn
 
 from focal_mm import FocalTransformer
 from focal_mm.checkpoint import convert_released, from_released_args
-from focal_mm.ops import backend_support
+from focal_mm.ops import TOPK_BACKENDS, backend_support
 
 HERE = Path(__file__).parent
 SUBSET = json.loads((HERE / "subset.json").read_text())
-V1_CASES = [
+CASES = [
     "v1_224",
     "v1_rect_pad",
     "v1_det_focal",
@@ -25,10 +25,19 @@ V1_CASES = [
     "v1_window_only",
     "v1_ape_qknobias",
     "v1_window14",
+    "v2_fast_224",
 ]
-BACKENDS = [support.name for support in backend_support() if support.ok]
+BACKENDS = {
+    "v1": [support.name for support in backend_support() if support.ok],
+    "v2": [backend.name for backend in TOPK_BACKENDS if not backend.why_unavailable()],
+}
 OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
+
+
+def with_backends(names):
+    """Each case with each backend that its version of the block can run on."""
+    return [(name, backend) for name in names for backend in BACKENDS[name[:2]]]
 
 
 def part(data, prefix):
@@ -77,8 +86,7 @@ def check_gradients(model, head, released_gradients, relative_error, every=1):
         assert error < GRADIENT_TOLERANCE, f"{name}: {error:.1e}"
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", V1_CASES)
+@pytest.mark.parametrize(("name", "backend"), with_backends(CASES))
 def test_released_network(name, backend, conformance_dir, relative_error):
     """Whole networks: every stage, the logits, and the gradients."""
     case = json.loads((conformance_dir / "index.json").read_text())[name]
@@ -104,15 +112,12 @@ def test_released_network(name, backend, conformance_dir, relative_error):
     check_gradients(model, head, gradients, relative_error)
 
 
-def test_all_cases_of_version_1_are_tested(conformance_dir):
+def test_all_cases_are_tested(conformance_dir):
     index = json.loads((conformance_dir / "index.json").read_text())
-    assert sorted(V1_CASES) == sorted(
-        n for n, c in index.items() if c["version"] == "v1"
-    )
+    assert sorted(CASES) == sorted(index)
 
 
-@pytest.mark.parametrize("backend", BACKENDS)
-@pytest.mark.parametrize("name", SUBSET["cases"])
+@pytest.mark.parametrize(("name", "backend"), with_backends(SUBSET["cases"]))
 def test_released_stage(name, backend, relative_error):
     """Pieces of networks that the repository itself carries."""
     case = SUBSET["cases"][name]

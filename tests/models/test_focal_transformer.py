@@ -9,6 +9,7 @@ from focal_mm import FocalTransformer
 from focal_mm.layers import FocalBlock
 from focal_mm.ops import functional
 
+LARGE = {"large": 196, "large_192": 192, "large_196": 196}
 QUICK_SEEDS = range(8)
 MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(8, 60)]
 
@@ -41,6 +42,26 @@ def random_options(seed):
     return options, rng.choice(shapes)
 
 
+def random_topk_options(seed):
+    """The same for Focal-fast, without the options that it does not have."""
+    options, shape = random_options(seed)
+    for name in ("expand_sizes", "expand_layer", "focal_windows", "use_shift"):
+        del options[name]
+    options["focal_levels"] = min(options["focal_levels"], 2)
+    options["key_selection"] = "topk"
+    options["topk"] = [None, 20, (64, 9, 1)][seed % 3]
+    return options, shape
+
+
+OPTIONS = {"window": random_options, "topk": random_topk_options}
+
+
+@pytest.fixture(params=OPTIONS)
+def selection(request):
+    """A key selection, as the backbone's ``key_selection``."""
+    return request.param
+
+
 def loss_of(outputs):
     """A loss to which every output position adds with its own weight."""
     generator = torch.Generator().manual_seed(0)
@@ -58,8 +79,8 @@ def grads_of(model, x):
 
 
 @pytest.mark.parametrize("seed", [*QUICK_SEEDS, *MORE_SEEDS])
-def test_any_size_and_options_agree_with_naive_in_every_gradient(seed):
-    options, (batch, height, width) = random_options(seed)
+def test_any_size_and_options_agree_with_naive_in_every_gradient(seed, selection):
+    options, (batch, height, width) = OPTIONS[selection](seed)
     torch.manual_seed(seed)
     model = FocalTransformer(**options).double()
     reference = FocalTransformer(**options, attn_backend="naive").double()
@@ -86,9 +107,9 @@ def test_any_size_and_options_agree_with_naive_in_every_gradient(seed):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_every_parameter_gets_a_gradient(seed):
+def test_every_parameter_gets_a_gradient(seed, selection):
     """What DDP needs without find_unused_parameters."""
-    options, _ = random_options(seed)
+    options, _ = OPTIONS[selection](seed)
     options["out_indices"] = (1,)
     model = FocalTransformer(**options)
     _, grads = grads_of(model, torch.randn(1, 3, 61, 45))
@@ -96,9 +117,9 @@ def test_every_parameter_gets_a_gradient(seed):
     assert not any("stages.2" in name for name in grads)
 
 
-def test_padding_is_invisible_to_the_size_of_the_batch(small_backbone):
+def test_padding_is_invisible_to_the_size_of_the_batch(selection, small_backbone):
     """Each image's result does not depend on the others in the batch."""
-    model = small_backbone().eval()
+    model = small_backbone(key_selection=selection).eval()
     x = torch.randn(3, 3, 75, 53)
     with torch.no_grad():
         together = model(x)
@@ -118,8 +139,11 @@ def test_channels_last_input(small_backbone):
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_autocast_and_cast_models(dtype, small_backbone, relative_error):
-    model = small_backbone(focal_windows=(15, 13, 9, 7), expand_sizes=3)
+def test_autocast_and_cast_models(dtype, selection, small_backbone, relative_error):
+    detection = dict(focal_windows=(15, 13, 9, 7), expand_sizes=3)
+    model = small_backbone(
+        key_selection=selection, **(detection if selection == "window" else {})
+    )
     x = torch.randn(1, 3, 45, 64)
     expected = [out.detach() for out in model(x)]
     tolerance = 0.1 if dtype == torch.bfloat16 else 0.02
@@ -135,11 +159,12 @@ def test_autocast_and_cast_models(dtype, small_backbone, relative_error):
         assert relative_error(out.float(), want) < tolerance
 
 
-def test_checkpointing_changes_neither_output_nor_gradient(small_backbone):
-    model = small_backbone(drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.3)
-    recomputed = small_backbone(
-        drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.3, with_cp=True
+def test_checkpointing_changes_neither_output_nor_gradient(selection, small_backbone):
+    options = dict(
+        key_selection=selection, drop_rate=0.1, attn_drop_rate=0.1, drop_path_rate=0.3
     )
+    model = small_backbone(**options)
+    recomputed = small_backbone(**options, with_cp=True)
     recomputed.load_state_dict(model.state_dict())
     x = torch.randn(2, 3, 33, 40)
     results = []
@@ -161,9 +186,12 @@ def test_checkpointing_changes_neither_output_nor_gradient(small_backbone):
 
 
 @pytest.mark.parametrize("frozen", [-1, 0, 2, 4])
-def test_frozen_stages(frozen, small_backbone):
+def test_frozen_stages(frozen, selection, small_backbone):
     model = small_backbone(
-        frozen_stages=frozen, use_abs_pos_embed=True, drop_path_rate=0.2
+        frozen_stages=frozen,
+        use_abs_pos_embed=True,
+        drop_path_rate=0.2,
+        key_selection=selection,
     )
     assert model.train() is model
     for name, parameter in model.named_parameters():
@@ -224,6 +252,43 @@ def test_maps_of_a_single_window_are_not_shifted(size, shifts, small_backbone):
     assert same == (not shifts)
 
 
+@pytest.mark.parametrize(
+    ("arch", "millions"), [("tiny", 30.2), ("small", 51.5), ("base", 91.2)]
+)
+def test_focal_fast_has_the_released_number_of_parameters(arch, millions):
+    """The released table counts the classifier of 1000 classes, too."""
+    model = FocalTransformer(
+        arch, key_selection="topk", use_conv_embed=True, out_indices=(3,)
+    )
+    head = (model.num_features[-1] + 1) * 1000
+    count = sum(parameter.numel() for parameter in model.parameters()) + head
+    assert round(count / 1e6, 1) == millions
+
+
+def test_focal_fast_sees_the_whole_of_small_maps_and_no_more_than_topk(small_backbone):
+    """A far pixel matters exactly where the map has no more than ``topk`` tokens."""
+    x = torch.randn(1, 3, 28, 112)
+    changed = x.clone()
+    changed[..., -4:] += 1
+    for topk, matters in ((7 * 28, True), (7 * 14, False)):
+        model = small_backbone(
+            key_selection="topk",
+            topk=topk,
+            focal_levels=1,
+            focal_pool="none",
+            arch=dict(embed_dims=16, depths=(1,), num_heads=(1,)),
+            out_indices=(0,),
+        ).eval()
+        with torch.no_grad():
+            first_window = [model(image)[0][..., :7] for image in (x, changed)]
+        assert torch.equal(*first_window) != matters
+
+
+def test_both_readings_of_large_are_presets():
+    sizes = {name: FocalTransformer(name, out_indices=(0,)) for name in LARGE}
+    assert {name: m.num_features[0] for name, m in sizes.items()} == LARGE
+
+
 def test_layer_depth_counts_blocks(small_backbone):
     model = small_backbone(use_abs_pos_embed=True)
     depths = {}
@@ -253,10 +318,13 @@ def test_masks_and_indices_are_not_rebuilt_in_every_forward(
     assert built == []
 
 
-def test_copies_pickles_and_compiles(small_backbone):
-    model = small_backbone(use_shift=True).eval()
+def test_copies_pickles_and_compiles(selection, small_backbone):
+    model = small_backbone(
+        key_selection=selection, use_shift=selection == "window"
+    ).eval()
     twin = copy.deepcopy(model)
-    compiled = torch.compile(model, backend="eager", fullgraph=True, dynamic=False)
+    # Unlike 'eager', this one also traces what the operators do.
+    compiled = torch.compile(model, backend="aot_eager", fullgraph=True, dynamic=False)
     for shape in ((2, 3, 64, 64), (2, 3, 45, 90)):
         x = torch.randn(shape)
         with torch.no_grad():
@@ -313,6 +381,16 @@ def test_backend_of_the_config_is_the_one_that_runs(small_backbone, monkeypatch)
         (dict(frozen_stages=5), "frozen_stages"),
         (dict(attn_backend="flash"), "attn_backend.*'naive'"),
         (dict(drop_path_rate=1.5), "drop_path_rate"),
+        (dict(key_selection="all"), "key_selection.*'topk'"),
+        (dict(topk=64), "topk: no effect with key_selection='window'"),
+        (dict(key_selection="topk", topk=0), "stage 0: topk"),
+        (dict(key_selection="topk", topk=(64, 64)), "topk.*4 values"),
+        (dict(key_selection="topk", focal_levels=3), "focal_levels.*'topk'"),
+        (dict(key_selection="topk", expand_sizes=3), "expand_sizes: no effect"),
+        (dict(key_selection="topk", expand_layer="all"), "expand_layer: no effect"),
+        (dict(key_selection="topk", focal_windows=7), "focal_windows: no effect"),
+        (dict(key_selection="topk", use_shift=True), "use_shift: no effect"),
+        (dict(key_selection="topk", attn_backend="flash"), "attn_backend.*'naive'"),
         (dict(init_cfg=dict(type="Pretrained", checkpoint="x", strict=True)), "strict"),
     ],
 )

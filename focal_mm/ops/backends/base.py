@@ -4,26 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from focal_mm.ops.geometry import FocalGeometry
+from focal_mm.ops.geometry import FocalGeometry, WindowPyramid
 
 
 @dataclass(frozen=True)
-class AttentionInputs:
-    """Checked arguments of one call of focal attention.
+class MapInputs:
+    """Checked arguments of one call that all key selections have.
 
     ``B`` batch, ``H × W`` tokens (multiples of the window size ``s``), ``h`` heads,
-    ``d`` channels of a head, ``r_k`` region side of coarse level ``k``.
+    ``d`` channels of a head.
 
     Attributes:
         query, key, value: (B, H, W, h, d).
         pooled_keys, pooled_values: Per coarse level (B, Hk, Wk, h, d) with
             ``Hk = H / s * 2^k`` and ``Wk = W / s * 2^k``.
-        window_bias: (h, s², s²).
-        neighbor_bias: (h, s², num_neighbors), or None where nothing is expanded.
-        pooled_biases: Per coarse level (h, s², r_k²).
         geometry: The sizes.
         scale: Factor of the queries.
         dropout_p: Probability with which attention weights are dropped.
@@ -34,10 +32,7 @@ class AttentionInputs:
     value: Tensor
     pooled_keys: tuple[Tensor, ...]
     pooled_values: tuple[Tensor, ...]
-    window_bias: Tensor
-    neighbor_bias: Tensor | None
-    pooled_biases: tuple[Tensor, ...]
-    geometry: FocalGeometry
+    geometry: WindowPyramid
     scale: float
     dropout_p: float
 
@@ -48,9 +43,32 @@ class AttentionInputs:
         return self.query.shape[1] // size, self.query.shape[2] // size
 
 
+Inputs = TypeVar("Inputs", bound=MapInputs)
+
+
 @dataclass(frozen=True)
-class Backend:
-    """One way to compute focal attention.
+class AttentionInputs(MapInputs):
+    """Checked arguments of one call of focal attention.
+
+    ``r_k`` is the region side of coarse level ``k``, the rest as in
+    :class:`MapInputs`.
+
+    Attributes:
+        geometry: The sizes.
+        window_bias: (h, s², s²).
+        neighbor_bias: (h, s², num_neighbors), or None where nothing is expanded.
+        pooled_biases: Per coarse level (h, s², r_k²).
+    """
+
+    geometry: FocalGeometry
+    window_bias: Tensor
+    neighbor_bias: Tensor | None
+    pooled_biases: tuple[Tensor, ...]
+
+
+@dataclass(frozen=True)
+class Backend(Generic[Inputs]):
+    """One way to compute focal attention of one key selection.
 
     Attributes:
         name: Name to choose it by.
@@ -58,9 +76,11 @@ class Backend:
         why_unavailable: The reason why it cannot run on this machine at all; empty
             if it can.
         why_unsupported: The reason why it cannot run these inputs; empty if it can.
+        preferred_on: Type of the devices on which it comes before the others.
     """
 
     name: str
-    run: Callable[[AttentionInputs], Tensor]
+    run: Callable[[Inputs], Tensor]
     why_unavailable: Callable[[], str]
-    why_unsupported: Callable[[AttentionInputs], str]
+    why_unsupported: Callable[[Inputs], str]
+    preferred_on: str = ""
