@@ -5,7 +5,7 @@ FOUND := $(wildcard .venv/bin/python)
 RUNNER := $(or $(PYTHON),$(and $(wildcard .venv/focal_mm-setup.json),$(FOUND)),python3)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all lint format check-env
+.PHONY: help setup demo test test-all test-training lint format check-env
 
 help:  ## List the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
@@ -20,8 +20,11 @@ demo: setup  ## Train, evaluate and draw Mask R-CNN with Focal-Tiny on toy data
 test: lint  ## Check the style and run the quick tests
 	.venv/bin/python -m pytest -m "not slow"
 
-test-all: lint  ## Check the style and run all tests
-	.venv/bin/python -m pytest
+test-all: lint  ## Check the style and run all tests but the trainings
+	.venv/bin/python -m pytest -m "not training"
+
+test-training: setup  ## Train on toy data to the expected marks (minutes each)
+	.venv/bin/python -m pytest -m training
 
 lint: setup  ## Check style and format
 	.venv/bin/ruff check .

@@ -33,7 +33,7 @@ EXTRAS = {
     "seg": SEG,
     "instaboost": INSTABOOST,
     "all": sorted({*CLS, *DET, *SEG, *INSTABOOST}),
-    "dev": ["hypothesis", "pre-commit", "psutil", "pytest", "ruff"],
+    "dev": ["hypothesis", "lmdb", "pre-commit", "psutil", "pytest", "ruff"],
 }
 
 # What OpenMMLab packages carry in `<package>/.mim`, so that an installed one has them.

@@ -2,7 +2,8 @@
 
 Shapes are scaled by the square root of their area in pixels, because that is how
 COCO tells small, medium and large objects apart. Colour and texture are drawn
-independently of the class: only the outline decides it.
+independently of the class: only the outline decides it. Where a model shall learn in
+minutes what else takes an hour, ``class_hues`` gives each class hues of its own.
 """
 
 import colorsys
@@ -31,6 +32,10 @@ _WIDEST = 1.76
 _PLACING_TRIES = 20
 _SUPERSAMPLING = 4
 _FIXED_POINT_BITS = 4
+# Square roots of a single shape's area, as shares of the image's side.
+_ALONE = (0.35, 0.5)
+# Of the hues between two classes' own, the share that is used.
+_HUE_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -59,12 +64,13 @@ class Scene:
     objects: tuple[SceneObject, ...]
 
 
-def draw_scene(rng: np.random.Generator, size: int) -> Scene:
+def draw_scene(rng: np.random.Generator, size: int, class_hues: bool = False) -> Scene:
     """Draw one scene.
 
     Args:
         rng: Source of all randomness: the same state gives the same scene.
         size: Side of the square image in pixels, at least :data:`MIN_SIZE`.
+        class_hues: Whether a shape's hue tells its class.
 
     Returns:
         The scene, with one to six objects of which none is hidden by more than
@@ -76,20 +82,52 @@ def draw_scene(rng: np.random.Generator, size: int) -> Scene:
     if size < MIN_SIZE:
         raise ValueError(f"size must be at least {MIN_SIZE} pixels, got {size}")
     placed = _place_shapes(rng, size)
-    image = _paint_ground(rng, size)
-    for _, coverage in placed:
-        paint, edge = _paint_shape(rng, coverage)
-        image += coverage[..., None] * (paint - image)
-        image += edge[..., None] * (0.35 * paint - image)
-    image += rng.normal(0, 0.02, image.shape)
     visible = _visible_masks([coverage >= 0.5 for _, coverage in placed])
     return Scene(
-        image=(image.clip(0, 1) * 255).round().astype(np.uint8),
+        image=_paint(rng, size, placed, class_hues),
         objects=tuple(
             SceneObject(label, mask)
             for (label, _), mask in zip(placed, visible, strict=True)
         ),
     )
+
+
+def draw_shape(
+    rng: np.random.Generator, size: int, label: int, class_hues: bool = False
+) -> np.ndarray:
+    """Draw one shape somewhere on a ground.
+
+    Args:
+        rng: Source of all randomness: the same state gives the same image.
+        size: Side of the square image in pixels.
+        label: The shape's index into :data:`CLASSES`.
+        class_hues: Whether the shape's hue tells its class.
+
+    Returns:
+        RGB image, uint8 of shape (size, size, 3).
+    """
+    low, high = (share * size for share in _ALONE)
+    vertices = next(_placings(rng, size, label, low, high))
+    return _paint(rng, size, [(label, _rasterise(vertices, size))], class_hues)
+
+
+def _paint(
+    rng: np.random.Generator,
+    size: int,
+    placed: list[tuple[int, np.ndarray]],
+    class_hues: bool,
+) -> np.ndarray:
+    """Ground and shapes, from the rearmost to the foremost, as a uint8 RGB image."""
+    image = _paint_ground(rng, size)
+    for label, coverage in placed:
+        hue = rng.uniform()
+        if class_hues:
+            hue = (label + _HUE_SHARE * (hue - 0.5)) / len(CLASSES)
+        paint, edge = _paint_shape(rng, coverage, hue)
+        image += coverage[..., None] * (paint - image)
+        image += edge[..., None] * (0.35 * paint - image)
+    image += rng.normal(0, 0.02, image.shape)
+    return (image.clip(0, 1) * 255).round().astype(np.uint8)
 
 
 def _outline(label: int) -> np.ndarray:
@@ -115,7 +153,8 @@ def _place_shapes(rng: np.random.Generator, size: int) -> list[tuple[int, np.nda
     for (low, high), most in ((large, 1), (_MEDIUM, 2), (_SMALL, 3)):
         fewest = 0 if most == 1 else 1
         for _ in range(rng.integers(fewest, most, endpoint=True)):
-            for label, vertices in _candidates(rng, size, low, high):
+            label = int(rng.integers(len(CLASSES)))
+            for vertices in _placings(rng, size, label, low, high):
                 coverage = _rasterise(vertices, size)
                 if _leaves_all_visible([c for _, c in placed], coverage):
                     placed.append((label, coverage))
@@ -123,17 +162,16 @@ def _place_shapes(rng: np.random.Generator, size: int) -> list[tuple[int, np.nda
     return placed
 
 
-def _candidates(
-    rng: np.random.Generator, size: int, low: float, high: float
-) -> Iterator[tuple[int, np.ndarray]]:
-    """One shape at several places, all of them wholly inside the scene."""
-    label = int(rng.integers(len(CLASSES)))
+def _placings(
+    rng: np.random.Generator, size: int, label: int, low: float, high: float
+) -> Iterator[np.ndarray]:
+    """Vertices of one shape at several places, all of them wholly inside the scene."""
     scale, angle = rng.uniform(low, high), rng.uniform(-_MOST_TURN, _MOST_TURN)
     cos, sin = np.cos(angle), np.sin(angle)
     vertices = scale * _outline(label) @ np.array([[cos, sin], [-sin, cos]])
     room_from, room_to = 1 - vertices.min(axis=0), size - 1 - vertices.max(axis=0)
     for _ in range(_PLACING_TRIES):
-        yield label, vertices + rng.uniform(room_from, room_to)
+        yield vertices + rng.uniform(room_from, room_to)
 
 
 def _rasterise(vertices: np.ndarray, size: int) -> np.ndarray:
@@ -175,7 +213,7 @@ def _paint_ground(rng: np.random.Generator, size: int) -> np.ndarray:
 
 
 def _paint_shape(
-    rng: np.random.Generator, coverage: np.ndarray
+    rng: np.random.Generator, coverage: np.ndarray, hue: float
 ) -> tuple[np.ndarray, np.ndarray]:
     """A two-colour texture and a dark edge for one shape.
 
@@ -183,7 +221,6 @@ def _paint_shape(
         The texture, RGB in [0, 1] of shape (size, size, 3), and how much of each
         pixel (size, size) the edge covers.
     """
-    hue = rng.uniform()
     colours = [
         np.array(colorsys.hsv_to_rgb((hue + shift) % 1, saturation, value))
         for shift, saturation, value in (

@@ -11,6 +11,7 @@ from pycocotools.coco import COCO
 
 from focal_mm.toy import coco
 from focal_mm.toy.coco import CocoSpec, write_coco
+from focal_mm.toy.folder import SPEC_FILE
 from focal_mm.toy.shapes import CLASSES
 from tools import make_toy_data
 
@@ -123,7 +124,7 @@ def test_a_folder_of_the_user_is_not_overwritten(
 ) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     if spec is not None:
-        (tmp_path / coco.SPEC_FILE).write_text(spec)
+        (tmp_path / SPEC_FILE).write_text(spec)
     before = digests(tmp_path)
     with pytest.raises(FileExistsError, match="choose another folder"):
         write_coco(tmp_path, SPEC)
@@ -132,7 +133,7 @@ def test_a_folder_of_the_user_is_not_overwritten(
 
 def test_an_empty_folder_is_used(tmp_path: Path) -> None:
     assert write_coco(tmp_path, replace(SPEC, num_train=1, num_val=1))
-    assert (tmp_path / coco.SPEC_FILE).is_file()
+    assert (tmp_path / SPEC_FILE).is_file()
 
 
 def test_an_interrupted_call_leaves_nothing(
@@ -160,7 +161,7 @@ def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Non
     folder = tmp_path / "data"
     command = ["coco", str(folder), "--num-train", "1", "--num-val", "1"]
     assert make_toy_data.main([*command, "--seed", "7"]) == 0
-    assert json.loads((folder / coco.SPEC_FILE).read_text())["seed"] == 7
+    assert json.loads((folder / SPEC_FILE).read_text())["seed"] == 7
     assert make_toy_data.main([*command, "--seed", "8"]) == 1
     error = capsys.readouterr().err
     assert error.count("\n") == 1

@@ -1,0 +1,9 @@
+# Focal-Small: the paper's table 2 (83.6 top-1).
+_base_ = [
+    "_base_/models/classifier.py",
+    "_base_/backbones/focal_small.py",
+    "_base_/datasets/imagenet_224.py",
+    "_base_/schedules/adamw_300e.py",
+    "_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.channels[-1]))

@@ -1,0 +1,2 @@
+_base_ = ["./focal.py", "../../../_base_/sizes/base.py"]
+backbone = dict(arch=_base_.arch)

@@ -1,0 +1,2 @@
+_base_ = ["./focal.py", "../../../_base_/sizes/large.py"]
+backbone = dict(arch=_base_.arch)

@@ -1,0 +1,97 @@
+"""The metafiles of segmentation and classification say what the configs say."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from mmengine.config import Config
+
+from focal_mm.analysis import zoo
+
+ROOT = Path(__file__).parents[2]
+TASKS = ("seg", "cls")
+NO_FIGURES = {
+    "upernet_focal_fast_tiny_512x512_160k_ade20k",
+    "focal_large_in22k_224",
+    "focal_large_in22k_to_in1k_224",
+    "focal_large_in22k_to_in1k_384",
+    # Bars of figure 5 without a number.
+    "focal_tiny_local_only_in1k_224",
+    "focal_tiny_global_only_in1k_224",
+}
+
+
+def rows() -> list[dict]:
+    return [
+        model
+        for task in TASKS
+        for model in zoo.read_metafile(ROOT / "configs" / task / zoo.METAFILE)["Models"]
+    ]
+
+
+by_row = pytest.mark.parametrize("row", rows(), ids=lambda row: row["Name"])
+
+
+def test_model_index_imports_every_metafile():
+    imports = yaml.safe_load((ROOT / "model-index.yml").read_text())["Import"]
+    found = [p.relative_to(ROOT).as_posix() for p in ROOT.glob("configs/*/*.yml")]
+    assert sorted(imports) == sorted(found)
+
+
+@by_row
+def test_metadata_is_the_configs(row):
+    config, metadata = Config.fromfile(ROOT / row["Config"]), row["Metadata"]
+    assert config.train_cfg.get("max_epochs") == metadata.get("Epochs")
+    assert config.train_cfg.get("max_iters") == metadata.get("Iterations")
+    steps = config.train_dataloader.dataset.pipeline
+    crops = [s.crop_size[0] for s in steps if s.type == "RandomCrop"]
+    crops += [s.scale for s in steps if s.type == "RandomResizedCrop"]
+    assert metadata["Training Resolution"] == "{0}x{0}".format(*crops)
+    backbone = config.model.backbone
+    if backbone.type == "SwinTransformer":
+        assert metadata["Backbone"] == "Swin-Tiny"
+    else:
+        # Ablations may give the sizes themselves: of Tiny, by their name.
+        arch = backbone.arch if isinstance(backbone.arch, str) else "tiny"
+        fast = "fast-" if backbone.get("key_selection") == "topk" else ""
+        assert metadata["Backbone"] == f"Focal-{fast}{arch.title()}"
+    if "in22k_to" in row["Name"] or row["Name"].startswith("upernet_focal_large"):
+        assert metadata["Pretraining Data"] == "ImageNet-22K"
+
+
+@by_row
+def test_figures_are_the_papers_and_stand_in_the_config(row):
+    assert row["Metadata"]["Source"] == "paper"
+    assert all(entry["Reference"] for entry in row.get("Results", []))
+    figures = {f.metric: f.value for f in zoo.figures_of(row) if f.source == "paper"}
+    assert bool(figures) == (row["Name"] not in NO_FIGURES)
+    if not figures:
+        return
+    first = "mIoU" if row["Name"].startswith("upernet") else "Top-1"
+    assert first in figures
+    head = (ROOT / row["Config"]).read_text().split("_base_")[0]
+    assert f"{figures[first]}" in head
+    if "mIoU(ms)" in figures:
+        assert f"{figures['mIoU(ms)']} multi-scale" in head
+    ordered = list(figures.values())
+    assert ordered == sorted(set(ordered))
+    assert 40 < ordered[0] <= ordered[-1] < 100
+
+
+def test_larger_models_are_better_and_cost_more():
+    by_name = {row["Name"]: row for row in rows()}
+    families = (
+        "focal_{}_in1k_224",
+        "focal_{}_conv_in1k_224",
+        "focal_fast_{}_in1k_224",
+        "upernet_focal_{}_512x512_160k_ade20k",
+    )
+    for family in families:
+        sizes = [by_name[family.format(size)] for size in ("tiny", "small", "base")]
+        for key in ("Parameters", "FLOPs"):
+            costs = [row["Metadata"][key] for row in sizes]
+            assert costs == sorted(set(costs))
+        leading = [next(zoo.figures_of(row)).value for row in sizes]
+        assert leading == sorted(set(leading))
