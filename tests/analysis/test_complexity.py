@@ -1,0 +1,182 @@
+"""FLOPs against hand counts, PyTorch's own counter, and the paper's tables."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from focal_mm import FocalTransformer
+from focal_mm.analysis import complexity
+from focal_mm.analysis.complexity import default_shape, measure
+from focal_mm.analysis.zoo import read_metafile
+
+ROOT = Path(__file__).parents[2]
+DET = ROOT / "configs/det"
+SMALL = dict(embed_dims=16, depths=(2, 1, 1, 1), num_heads=(1, 2, 4, 8))
+CHANNELS = [16, 32, 64, 128]
+
+
+def classifier(**backbone: object) -> Config:
+    return Config(
+        dict(
+            default_scope="mmpretrain",
+            model=dict(
+                type="ImageClassifier",
+                backbone=dict(type="FocalTransformer", arch=SMALL, **backbone),
+            ),
+        )
+    )
+
+
+def detector(name: str) -> Config:
+    """A row of the suite with a small backbone."""
+    cfg = Config.fromfile(DET / f"{name}.py")
+    cfg.model.backbone.arch = SMALL
+    cfg.model.neck.in_channels = CHANNELS
+    return cfg
+
+
+class TestCounting:
+    @pytest.mark.parametrize("shape", [(112, 112), (75, 131)])
+    def test_is_pytorchs(self, shape):
+        """PyTorch's counter on the real computation counts twice as much."""
+        found = measure(classifier(), shape)
+        model = FocalTransformer(arch=SMALL, attn_backend="sdpa").eval()
+        # Its counter does not know the CPU's fused attention.
+        with (
+            torch.no_grad(),
+            sdpa_kernel(SDPBackend.MATH),
+            FlopCounterMode(display=False) as counter,
+        ):
+            model(torch.zeros(1, 3, *shape))
+        assert 2 * found.flops == counter.get_total_flops()
+        assert found.params == sum(p.numel() for p in model.parameters())
+
+    def test_attention_by_hand(self):
+        """169 keys of the fine level and 7² of the coarse one for every query."""
+        found = measure(classifier(out_indices=(0,)), (56, 56))
+        tokens, channels, blocks = 14 * 14, 16, 2
+        attention = 2 * tokens * (13**2 + 7**2) * channels
+        pooling = tokens * channels
+        assert found.product_flops == blocks * (attention + pooling)
+
+    def test_does_not_depend_on_the_backend(self):
+        counts = {
+            measure(classifier(attn_backend=backend), (112, 112)).flops
+            for backend in ("auto", "naive", "sdpa")
+        }
+        assert len(counts) == 1
+
+    def test_needs_no_weights(self):
+        init_cfg = dict(type="Pretrained", checkpoint="gone.pth")
+        measure(classifier(init_cfg=init_cfg), (56, 56))
+
+    def test_leaves_nothing_behind(self, monkeypatch):
+        """Models are large: a table of many rows must not keep them."""
+        models = []
+        run = complexity._forward
+
+        def spy(model, *args):
+            models.append(weakref.ref(model))
+            run(model, *args)
+
+        monkeypatch.setattr(complexity, "_forward", spy)
+        measure(classifier(), (56, 56))
+        gc.collect()
+        assert models[0]() is None
+
+    def test_deformable_convolution(self):
+        from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
+
+        x, offset, mask = (torch.zeros(1, n, 5, 6) for n in (4, 18, 9))
+        counter = complexity._FlopCounter()
+        with complexity._deformable_convs(counter), torch.no_grad():
+            DeformConv2d(4, 8, 3, padding=1)(x, offset)
+            assert counter.total == 5 * 6 * 8 * 4 * 9
+            ModulatedDeformConv2d(4, 8, 3, padding=1)(x, offset, mask)
+            assert counter.total == 2 * 5 * 6 * 8 * 4 * 9
+
+
+class TestDetectors:
+    def test_regions_do_not_depend_on_the_image(self):
+        cfg = detector("mask_rcnn_focal_tiny_3x")
+        rows = [measure(cfg, shape).parts for shape in ((64, 64), (96, 160))]
+        boxes, masks = "roi_head.bbox_head", "roi_head.mask_head"
+        box_head = 256 * 49 * 1024 + 1024 * 1024 + 1024 * (81 + 320)
+        mask_head = 14**2 * (4 * 9 * 256**2 + 4 * 256**2) + 28**2 * 256 * 80
+        for parts in rows:
+            assert parts[boxes].flops == 1000 * box_head
+            assert parts[masks].flops == 100 * mask_head
+        assert rows[0]["rpn_head"].flops < rows[1]["rpn_head"].flops
+
+    def test_parts_add_up(self):
+        found = measure(detector("cascade_mask_rcnn_focal_tiny_3x"), (64, 64))
+        assert sum(part.flops for part in found.parts.values()) == found.flops
+        assert sum(part.params for part in found.parts.values()) == found.params
+        assert all(part.flops for part in found.parts.values())
+
+    def test_every_stage_of_a_cascade(self):
+        one = measure(detector("mask_rcnn_focal_tiny_3x"), (64, 64)).parts
+        three = measure(detector("cascade_mask_rcnn_focal_tiny_3x"), (64, 64)).parts
+        name = "roi_head.mask_head"
+        assert three[name].flops == 3 * one[name].flops
+        assert three[name].params == 3 * one[name].params
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("name", "products"),
+        [
+            ("retinanet_focal_tiny_3x", True),
+            ("retinanet_focal_small_3x", True),
+            # The paper took these from a counter that does not see attention.
+            ("retinanet_swin_tiny_3x", False),
+            ("mask_rcnn_swin_tiny_3x", False),
+            ("mask_rcnn_r50_3x", False),
+        ],
+    )
+    def test_paper(self, name, products):
+        """The rows whose setting and counter are known: docs/complexity.md."""
+        rows = {
+            row["Name"]: row for row in read_metafile(DET / "metafile.yml")["Models"]
+        }
+        found = measure(Config.fromfile(DET / f"{name}.py"))
+        flops = found.flops if products else found.flops - found.product_flops
+        expected = rows[name]["Metadata"]
+        assert flops == pytest.approx(expected["FLOPs"], rel=0.005)
+        assert found.params == pytest.approx(expected["Parameters"], rel=0.005)
+
+
+class TestShape:
+    def crop(self, scope: str, **transform: object) -> Config:
+        pipeline = [dict(type="LoadImageFromFile"), dict(**transform)]
+        dataset = dict(type="RepeatDataset", dataset=dict(pipeline=pipeline))
+        loader = dict(train_dataloader=dict(dataset=dataset))
+        return Config(dict(default_scope=scope, **loader))
+
+    def test_detection(self):
+        assert default_shape(Config(dict(default_scope="mmdet"))) == (800, 1280)
+
+    @pytest.mark.parametrize("side", [512, 640])
+    def test_segmentation(self, side):
+        cfg = self.crop("mmseg", type="RandomCrop", crop_size=(side, side))
+        assert default_shape(cfg) == (side, 4 * side)
+
+    @pytest.mark.parametrize("scale", [384, (384, 384)])
+    def test_classification(self, scale):
+        cfg = self.crop("mmpretrain", type="RandomResizedCrop", scale=scale)
+        assert default_shape(cfg) == (384, 384)
+
+    def test_no_crop(self):
+        with pytest.raises(ValueError, match="RandomCrop, RandomResizedCrop"):
+            default_shape(self.crop("mmseg", type="RandomFlip"))
+
+    def test_no_task(self):
+        with pytest.raises(ValueError, match="default_scope must be one of"):
+            default_shape(Config(dict(default_scope="mmengine")))

@@ -1,0 +1,127 @@
+"""Parameters and FLOPs of configs: ``python tools/get_flops.py CONFIG...``."""
+
+import argparse
+import contextlib
+import json
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+if (ROOT / "focal_mm").is_dir():
+    # A clone runs its own code, installed or not.
+    sys.path.insert(0, str(ROOT))
+
+try:
+    from focal_mm.analysis.complexity import Complexity, measure
+    from focal_mm.engine import UserError, cli
+except ModuleNotFoundError as error:
+    sys.exit(f"get_flops.py: {error} (this is {sys.executable})")
+
+EPILOG = """\
+FLOPs are multiply-adds, as in the tables of the field: convolutions, linear layers,
+and the products of attention; of a two-stage detector with 1000 proposals and 100
+detections. docs/complexity.md has the details and compares with the paper.
+
+--json prints a list with an object for each config: config (its path), height, width,
+params, flops, product_flops (those of attention and other products of two
+activations), all as whole numbers, and parts (params and flops of each module).
+"""
+
+
+def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
+    parser = cli.Parser(
+        prog="get_flops.py",
+        description="Parameters and FLOPs of the models of configs.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("configs", nargs="+", metavar="CONFIG", help="config file")
+    parser.add_argument(
+        "--shape",
+        nargs=2,
+        type=int,
+        metavar=("H", "W"),
+        help="size of the image; by default 800 1280 for detection, the training "
+        "crop's height and four times that for segmentation, the training crop for "
+        "classification",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON, not a table")
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=cli.Options,
+        metavar="KEY=VALUE",
+        help="change settings of the configs: model.backbone.use_conv_embed=True",
+    )
+    args = parser.parse_args(argv)
+    if args.shape and min(args.shape) < 1:
+        parser.error(f"--shape must be positive, got {args.shape[0]} {args.shape[1]}")
+    return args
+
+
+def count(config: str, args: argparse.Namespace) -> Complexity:
+    """Measure one config.
+
+    Raises:
+        UserError: If it cannot be read, built, or run with an image of this size.
+    """
+    for_config = argparse.Namespace(
+        config=config,
+        cfg_options=args.cfg_options,
+        launcher="none",
+        work_dir=None,
+        local_rank=0,
+    )
+    cfg = cli.load_config(for_config)
+    try:
+        return measure(cfg, tuple(args.shape) if args.shape else None)
+    except Exception as error:
+        # Whatever the libraries raise, it is the config or the shape that does not do.
+        text = " ".join(str(error).split())
+        raise UserError(f"{config}: {type(error).__name__}: {text}") from error
+
+
+def table(rows: dict[str, Complexity]) -> str:
+    """A line for each config, and one above and one below."""
+    names = [os.path.relpath(config) for config in rows]
+    width = max(map(len, ["config", *names]))
+    lines = [f"{'config':{width}}  {'height × width':>14}  params (M)  FLOPs (G)"]
+    for name, found in zip(names, rows.values(), strict=True):
+        shape = f"{found.height} × {found.width}"
+        lines.append(
+            f"{name:{width}}  {shape:>14}  {found.params / 1e6:10.2f}  "
+            f"{found.flops / 1e9:9.1f}"
+        )
+    return "\n".join([*lines, "FLOPs are multiply-adds; --help says what is counted."])
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    rows, failed = {}, False
+    for number, config in enumerate(args.configs, start=1):
+        print(f"[{number}/{len(args.configs)}] {config}", file=sys.stderr)
+        try:
+            # The libraries print when they are imported.
+            with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                rows[config] = count(config, args)
+        except UserError as error:
+            print(f"get_flops.py: {error}", file=sys.stderr)
+            failed = True
+        except KeyboardInterrupt:
+            print("get_flops.py: stopped by the user", file=sys.stderr)
+            return 130
+    if args.json:
+        data = [{"config": name, **found.to_dict()} for name, found in rows.items()]
+        print(json.dumps(data, indent=2))
+    elif rows:
+        print(table(rows))
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
