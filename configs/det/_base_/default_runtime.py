@@ -1,10 +1,6 @@
-_base_ = "mmdet::_base_/default_runtime.py"
+_base_ = ["mmdet::_base_/default_runtime.py", "../../_base_/runtime.py"]
 
-custom_imports = dict(
-    imports=["focal_mm", "focal_mm.det", "focal_mm.engine.hooks"],
-    allow_failed_imports=False,
-)
-custom_hooks = [dict(type="IterSeedHook")]
+custom_imports = dict(imports=[*_base_.custom_imports.imports, "focal_mm.det"])
 
 # The best checkpoint and the last. Two of the latter, because the oldest is removed
 # before the newest is written: a run killed in between must still have one.

@@ -1,3 +1,2 @@
-_base_ = "./focal.py"
-backbone = dict(arch="base", drop_path_rate=0.5)
-channels = [128 * 2**stage for stage in range(4)]
+_base_ = ["./focal.py", "../../../_base_/sizes/base.py"]
+backbone = dict(arch=_base_.arch, drop_path_rate=0.5)

@@ -1,3 +1,2 @@
-_base_ = "./focal.py"
-backbone = dict(arch="small", drop_path_rate=0.3)
-channels = [96 * 2**stage for stage in range(4)]
+_base_ = ["./focal.py", "../../../_base_/sizes/small.py"]
+backbone = dict(arch=_base_.arch, drop_path_rate=0.3)

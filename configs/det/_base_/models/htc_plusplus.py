@@ -1,6 +1,7 @@
-# Hybrid Task Cascade with the cascade's box heads, a semantic branch and soft-NMS.
-# A config adds the backbone and its channels: see backbones/.
-_base_ = "./cascade_mask_rcnn.py"
+# Hybrid Task Cascade with a semantic branch and soft-NMS. The paper does not describe
+# its box heads: two linear layers and a box for each class come closest to its size and
+# cost (docs/complexity.md). A config adds the backbone and its channels.
+_base_ = "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py"
 
 mask_head = dict(
     type="HTCMaskHead",
@@ -13,10 +14,15 @@ mask_head = dict(
 model = dict(
     type="HybridTaskCascade",
     data_preprocessor=dict(pad_seg=True),
+    backbone=dict(_delete_=True, out_indices=(0, 1, 2, 3)),
     roi_head=dict(
         type="HybridTaskCascadeRoIHead",
         interleaved=True,
         mask_info_flow=True,
+        bbox_head=[
+            dict(head, reg_class_agnostic=False)
+            for head in _base_.model.roi_head.bbox_head
+        ],
         mask_head=[dict(mask_head, with_conv_res=False), mask_head, mask_head],
         semantic_roi_extractor=dict(
             type="SingleRoIExtractor",
