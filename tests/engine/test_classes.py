@@ -19,7 +19,9 @@ def dataset(classes: object = None, kind: str = "CocoDataset") -> dict:
 
 def make(heads: dict, *datasets: dict, scope: str = "mmdet") -> tuple[Config, list]:
     """A config with some heads, and its data sets with their keys."""
-    leaves = {f"{name}_dataloader": data for name, data in zip("ab", datasets, strict=False)}
+    leaves = {
+        f"{name}_dataloader": data for name, data in zip("ab", datasets, strict=False)
+    }
     cfg = Config(dict(model=heads, default_scope=scope, **leaves))
     return cfg, [(key, cfg[key]) for key in leaves]
 

@@ -8,14 +8,20 @@ def test_converts_and_refuses(tmp_path, capsys):
     state = {
         "patch_embed.proj.weight": torch.randn(4, 3, 4, 4),
         "layers.0.blocks.0.attn.relative_position_index": torch.arange(3),
+        "layers.0.blocks.0.attn.coord2rpb_all.1.2.weight": torch.randn(1, 4),
+        "layers.0.blocks.0.attn.topk_cloest_coords_1": torch.randn(3),
         "head.weight": torch.randn(10, 4),
     }
     torch.save({"model": state}, source)
 
     assert main([str(source), str(target)]) == 0
-    assert f"{target}: 2 tensors, 1 derived" in capsys.readouterr().out
+    assert f"{target}: 3 tensors, 2 derived" in capsys.readouterr().out
     converted = torch.load(target, weights_only=True)["state_dict"]
-    assert set(converted) == {"backbone.patch_embed.proj.weight", "head.fc.weight"}
+    assert set(converted) == {
+        "backbone.patch_embed.proj.weight",
+        "backbone.stages.0.blocks.0.attn.coord2rpb_all.1.2.weight",
+        "head.fc.weight",
+    }
 
     before = target.read_bytes()
     source.write_bytes(source.read_bytes()[:100])

@@ -1,0 +1,162 @@
+"""Metafiles as tables, and the command line that writes them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+
+from focal_mm.analysis import zoo
+from focal_mm.engine.errors import UserError
+
+ROOT = Path(__file__).parents[2]
+
+
+def model(name: str, *results: dict, **metadata) -> dict:
+    return {
+        "Name": name,
+        "In Collection": "Net",
+        "Config": f"configs/task/{name}.py",
+        "Metadata": {"Source": "paper", **metadata},
+        "Results": list(results),
+    }
+
+
+def result(metrics: dict[str, float], dataset: str = "Data", **rest: str) -> dict:
+    return {"Task": "Task", "Dataset": dataset, "Metrics": metrics, **rest}
+
+
+def metafile(*models: dict) -> dict:
+    return {"Collections": [{"Name": "Net"}, {"Name": "Unused"}], "Models": [*models]}
+
+
+def cells(table: str) -> list[list[str]]:
+    """Cells of the only table, less the row of rules."""
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    split = [[cell.strip() for cell in row.strip("|").split("|")] for row in rows]
+    return [split[0], *split[2:]]
+
+
+def tables(*models: dict) -> str:
+    return zoo.zoo_tables(metafile(*models), "configs/task/README.md")
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """A config folder with a metafile and a README that lacks its zoo."""
+    monkeypatch.chdir(tmp_path)
+    path = Path("configs/task")
+    path.mkdir(parents=True)
+    contents = metafile(model("a", result({"mIoU": 45.8})))
+    (path / zoo.METAFILE).write_text(yaml.safe_dump(contents))
+    (path / zoo.README).write_text(f"before\n{zoo.BEGIN}\n{zoo.END}\nafter\n")
+    return path
+
+
+def test_one_column_per_dataset_metric_and_source():
+    head, first, second = cells(
+        tables(
+            model(
+                "a",
+                result({"AP": 45.0, "AP50": 66.25}),
+                result({"AP": 46.0}, "Other"),
+                Epochs=12,
+                Parameters=48_800_000,
+                FLOPs=1_165_000_000_000,
+            ),
+            model("sub/b", result({"AP": 47.0}), Parameters=110_000_000),
+        )
+    )
+    assert head == [
+        *("Config", "Epochs", "Params (M)", "FLOPs (G)"),
+        *("AP (paper)", "AP (measured)", "AP50 (paper)"),
+        *("AP, Other (paper)", "AP, Other (measured)"),
+    ]
+    scores = ["45.0", "", "66.25", "46.0", ""]
+    assert first == ["[a](a.py)", "12", "48.8", "1165", *scores]
+    assert second == ["[sub/b](sub/b.py)", "", "110", "", "47.0", "", "", "", ""]
+
+
+def test_measured_figures_stand_beside_the_papers():
+    measured = result({"AP": 44.9, "AP50": 66.0}, Source="measured")
+    head, row = cells(tables(model("a", result({"AP": 45.0, "AP50": 66.2}), measured)))
+    assert head[1:] == [
+        *("AP (paper)", "AP (measured)", "AP50 (paper)", "AP50 (measured)")
+    ]
+    assert row[1:] == ["45.0", "44.9", "66.2", "66.0"]
+
+
+def test_a_model_of_our_own_has_no_paper_column():
+    own = model("a", result({"Top 1 Accuracy": 81.18}), Source="measured")
+    head, row = cells(tables(own))
+    assert (head[1:], row[1:]) == (["Top 1 Accuracy (measured)"], ["81.18"])
+
+
+def test_collections_without_models_are_left_out():
+    assert "Unused" not in tables(model("a"))
+
+
+def test_readme_is_written_once_between_its_markers(folder):
+    assert not zoo.update_readme(folder, check=True)
+    assert "45.8" not in (folder / zoo.README).read_text()
+    assert not zoo.update_readme(folder)
+    text = (folder / zoo.README).read_text()
+    assert "45.8" in text
+    assert text.startswith(f"before\n{zoo.BEGIN}\n")
+    assert text.endswith(f"\n{zoo.END}\nafter\n")
+    assert zoo.update_readme(folder, check=True)
+    assert zoo.update_readme(folder)
+    assert (folder / zoo.README).read_text() == text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (dict(Models=None), "model-index format"),
+        (metafile(dict(model("a"), Metadata={})), "a: Metadata.Source"),
+        (metafile(model("a", result({"AP": "45"}))), "a: AP must be a number"),
+        (metafile(model("a", dict(Dataset="D"))), "model-index format: KeyError"),
+        (metafile({**model("a"), "In Collection": "X"}), "no collection 'X'"),
+        (metafile(model("a", result({"AP": 1.0}, dataset=3))), "must be names"),
+    ],
+)
+def test_what_is_no_metafile_is_named(folder, change, message):
+    (folder / zoo.METAFILE).write_text(yaml.safe_dump(change))
+    with pytest.raises(UserError, match=message) as caught:
+        zoo.update_readme(folder)
+    assert str(folder / zoo.METAFILE) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_malformed_yaml_and_missing_files_are_one_line(folder):
+    (folder / zoo.METAFILE).write_text("Models: [\n  a: b: c")
+    with pytest.raises(UserError, match="is not a metafile") as caught:
+        zoo.update_readme(folder)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="cannot be read"):
+        zoo.update_readme(folder.parent)
+
+
+def test_readme_without_markers_stays_as_it_is(folder):
+    (folder / zoo.README).write_text(f"{zoo.END}\n{zoo.BEGIN}\n")
+    with pytest.raises(UserError, match="needs the lines"):
+        zoo.update_readme(folder)
+    assert (folder / zoo.README).read_text() == f"{zoo.END}\n{zoo.BEGIN}\n"
+
+
+def test_command_line(folder):
+    def run(*args: str) -> subprocess.CompletedProcess:
+        tool = ROOT / "tools" / "model_zoo.py"
+        return subprocess.run(
+            [sys.executable, tool, *args], capture_output=True, text=True
+        )
+
+    stale = run(str(folder), "--check")
+    assert (stale.returncode, stale.stdout) == (1, "")
+    assert stale.stderr.count("\n") == 1
+    assert "run python tools/model_zoo.py configs/task" in stale.stderr
+    written = run(str(folder))
+    assert (written.returncode, written.stderr) == (0, "")
+    assert "README.md: written" in written.stdout
+    assert run(str(folder), "--check").returncode == 0
