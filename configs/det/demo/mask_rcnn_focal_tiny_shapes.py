@@ -1,19 +1,17 @@
-# The same Mask R-CNN on the toy shapes of tools/make_toy_data.py, trained from scratch
-# in minutes on two CPU cores: `make demo`. Only data, image size, schedule and the
-# number of regions per image differ; the latter decide the time of a step.
-_base_ = "../mask_rcnn_focal_tiny_3x.py"
-
-data_root = "work_dirs/demo/data/"
-metainfo = dict(
-    classes=("circle", "square", "triangle"),
-    palette=[(255, 225, 25), (0, 200, 255), (255, 80, 170)],
-)
-num_classes = len(metainfo["classes"])
-
+# Mask R-CNN with Focal-Tiny on toy shapes, trained from scratch: `make demo`. Data,
+# image size, schedule and the number of regions per image differ from those of
+# mask_rcnn_focal_tiny_3x.py; the latter decide the time of a step.
+_base_ = [
+    "../_base_/models/mask_rcnn.py",
+    "../_base_/backbones/focal_tiny.py",
+    "_base_/shapes.py",
+]
 model = dict(
+    backbone=_base_.backbone,
+    neck=dict(in_channels=_base_.channels),
     roi_head=dict(
-        bbox_head=dict(num_classes=num_classes),
-        mask_head=dict(num_classes=num_classes),
+        bbox_head=dict(num_classes=_base_.num_classes),
+        mask_head=dict(num_classes=_base_.num_classes),
     ),
     train_cfg=dict(
         rpn_proposal=dict(nms_pre=500, max_per_img=200),
@@ -24,55 +22,3 @@ model = dict(
         rcnn=dict(max_per_img=30),
     ),
 )
-
-resize = dict(type="Resize", scale=(192, 192), keep_ratio=True)
-train_pipeline = [
-    *_base_.load,
-    resize,
-    *_base_.flip_and_pack,
-]
-test_pipeline = [
-    dict(type="LoadImageFromFile", backend_args=_base_.backend_args),
-    resize,
-    *_base_.test_pipeline[2:],
-]
-
-# Loading takes milliseconds: workers would only cost memory.
-in_process = dict(num_workers=0, persistent_workers=False)
-train_dataloader = dict(
-    **in_process,
-    batch_size=1,
-    sampler=dict(type="InfiniteSampler"),
-    batch_sampler=None,
-    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=train_pipeline),
-)
-test_dataloader = dict(
-    **in_process,
-    dataset=dict(data_root=data_root, metainfo=metainfo, pipeline=test_pipeline),
-)
-test_evaluator = dict(ann_file=data_root + "annotations/instances_val2017.json")
-# Evaluated once, at the end, by tools/dist_test.sh.
-val_dataloader = None
-val_evaluator = None
-val_cfg = None
-
-max_iters = 320
-train_cfg = dict(_delete_=True, type="IterBasedTrainLoop", max_iters=max_iters)
-optim_wrapper = dict(optimizer=dict(lr=2e-4), clip_grad=dict(max_norm=1.0))
-param_scheduler = [
-    dict(type="LinearLR", start_factor=0.01, by_epoch=False, begin=0, end=30),
-    dict(
-        type="CosineAnnealingLR",
-        by_epoch=False,
-        begin=30,
-        end=max_iters,
-        eta_min_ratio=0.02,
-    ),
-]
-
-default_hooks = dict(
-    logger=dict(interval=10),
-    checkpoint=dict(by_epoch=False, interval=50, save_best=None),
-)
-log_processor = dict(by_epoch=False, window_size=10)
-randomness = dict(seed=0)
