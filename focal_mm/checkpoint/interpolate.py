@@ -126,9 +126,7 @@ def resize_neighbor_table(
     index = window_bias_index(source.window_size, _CPU).to(window_table.device)
     window = window_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
     field = merge_halo_bias(
-        window,
-        neighbors.squeeze(0),
-        halo_sources(source.window_size, source.expand_size, _CPU).to(window.device),
+        window, neighbors.squeeze(0), source.window_size, source.expand_size
     )
     side, wanted = source.halo_size, target.halo_size
     field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))

@@ -252,7 +252,28 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
-def merge_halo_bias(window: Tensor, neighbors: Tensor, sources: Tensor) -> Tensor:
+@cached_by_size
+def halo_copies(
+    window_size: int, expand_size: int, copy: int, device: torch.device
+) -> Tensor:
+    """Tokens of the halo that stand for a key number ``copy`` (from 0).
+
+    Returns:
+        int64, (2, tokens): the tokens, and that key of each in the released order.
+    """
+    table = _halo_list(window_size, expand_size)
+    keys = window_size**2 + len(_neighbor_list(window_size, expand_size))
+    pairs = [
+        (token, stands_for[copy])
+        for token, stands_for in enumerate(table)
+        if stands_for[copy] < keys
+    ]
+    return torch.tensor(pairs, dtype=torch.int64, device=device).t().contiguous()
+
+
+def merge_halo_bias(
+    window: Tensor, neighbors: Tensor, window_size: int, expand_size: int
+) -> Tensor:
     """Bias of the halo's tokens: equal keys become one key.
 
     Two equal keys with biases b1 and b2 weigh as much as one with
@@ -261,17 +282,24 @@ def merge_halo_bias(window: Tensor, neighbors: Tensor, sources: Tensor) -> Tenso
     Args:
         window: (heads, queries, s²).
         neighbors: (heads, queries, num_neighbors).
-        sources: From :func:`halo_sources`.
+        window_size: Side of a window s.
+        expand_size: Tokens by which the halo exceeds it; not 0.
 
     Returns:
         (heads, queries, halo_size²), at least float32.
     """
     released = at_least_float32(torch.cat((window, neighbors), dim=-1))
     released = torch.nn.functional.pad(released, (0, 1), value=_NO_KEY)
-    copies = released[..., sources.flatten()].unflatten(-1, sources.shape)
-    if sources.shape[1] == 1:
-        return copies.squeeze(-1)
-    return copies.logsumexp(dim=-1)
+    sources = halo_sources(window_size, expand_size, window.device)
+    merged = released.index_select(-1, sources[:, 0])
+    for copy in range(1, sources.shape[1]):
+        # Few tokens: with window 7 and expansion 3, 12 of 169.
+        tokens, keys = halo_copies(window_size, expand_size, copy, window.device)
+        both = torch.logaddexp(
+            merged.index_select(-1, tokens), released.index_select(-1, keys)
+        )
+        merged = merged.index_copy(-1, tokens, both)
+    return merged
 
 
 def _outside(num_windows: int, stride: int, region: int) -> Tensor:

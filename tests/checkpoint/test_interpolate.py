@@ -66,8 +66,8 @@ def test_neighbor_table_is_resized_over_the_halo(source, target):
     assert got.shape == (1, heads, target.window_area, target.num_neighbors)
 
     def merged(window, outer, geometry):
-        sources = halo_sources(geometry.window_size, geometry.expand_size, CPU)
-        return merge_halo_bias(window, outer[0], sources)
+        sizes = geometry.window_size, geometry.expand_size
+        return merge_halo_bias(window, outer[0], *sizes)
 
     side = source.window_size
     offsets = torch.arange(side)[:, None] - torch.arange(side) + side - 1

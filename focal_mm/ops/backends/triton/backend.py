@@ -10,7 +10,7 @@ from mmengine.utils import digit_version
 from torch import Tensor
 
 from focal_mm.ops.backends.base import AttentionInputs, Backend
-from focal_mm.ops.backends.sdpa import _bias as merged_bias
+from focal_mm.ops.halo import key_bias as merged_bias
 
 # Older ones have no custom operators: there the kernels are unavailable.
 if hasattr(torch.library, "custom_op"):

@@ -1,0 +1,115 @@
+"""The keys of focal attention with each token once, as the fast backends have them.
+
+A window's own tokens and the rolled ones are together the wrapped ``(s + 2e)²`` halo of
+the window; keys that stand twice become one with the bias of both
+(:func:`~focal_mm.ops.geometry.merge_halo_bias`).
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from focal_mm.ops.backends.base import AttentionInputs
+from focal_mm.ops.geometry import (
+    FocalGeometry,
+    at_least_float32,
+    cached_by_size,
+    merge_halo_bias,
+    region_mask,
+    shift_mask,
+)
+
+
+def wrap(
+    tokens: Tensor, margin: int, top: int = 0, bottom: int | None = None
+) -> Tensor:
+    """Rows of a map with ``margin`` tokens around them, from its far side at borders.
+
+    Args:
+        tokens: (B, H, W, ...).
+        margin: Tokens on each side, at most H and W.
+        top: The first row: 0, or at least ``margin``.
+        bottom: The row after the last: H (the default), or at most H - ``margin``.
+
+    Returns:
+        (B, bottom - top + 2 * margin, W + 2 * margin, ...).
+    """
+    height = tokens.shape[1]
+    bottom = height if bottom is None else bottom
+    if margin == 0:
+        return tokens[:, top:bottom]
+    rows = tokens[:, max(top - margin, 0) : bottom + margin]
+    above = [tokens[:, -margin:]] if top == 0 else []
+    below = [tokens[:, :margin]] if bottom == height else []
+    if above or below:
+        rows = torch.cat((*above, rows, *below), dim=1)
+    return torch.cat((rows[:, :, -margin:], rows, rows[:, :, :margin]), dim=2)
+
+
+def pad_region(pooled: Tensor, geometry: FocalGeometry, level: int) -> Tensor:
+    """A pooled map (B, Hk, Wk, ...) with zeros around it, as far as regions reach."""
+    pad = (geometry.region_size(level) - geometry.stride(level)) // 2
+    return F.pad(pooled, (0, 0, 0, 0, pad, pad, pad, pad))
+
+
+def squares(tokens: Tensor, size: int, stride: int) -> Tensor:
+    """Squares of a map (B, H, W, h, d): a view (B, rows, cols, h, size, size, d)."""
+    patches = tokens.unfold(1, size, stride).unfold(2, size, stride)
+    return patches.permute(0, 1, 2, 3, 5, 6, 4)
+
+
+def key_bias(inputs: AttentionInputs) -> Tensor:
+    """Bias of all keys, the same for every window: (h, s², keys)."""
+    geometry = inputs.geometry
+    fine = at_least_float32(inputs.window_bias)
+    if inputs.neighbor_bias is not None:
+        sizes = geometry.window_size, geometry.expand_size
+        fine = merge_halo_bias(inputs.window_bias, inputs.neighbor_bias, *sizes)
+    return torch.cat((fine, *map(at_least_float32, inputs.pooled_biases)), dim=-1)
+
+
+@cached_by_size
+def _border_mask(
+    rows: int,
+    cols: int,
+    fine_keys: int,
+    levels: tuple[tuple[int, int], ...],
+    device: torch.device,
+) -> Tensor:
+    """Logits of the keys of ``rows * cols`` windows at the map's border.
+
+    Args:
+        rows: Rows of windows.
+        cols: Columns of windows.
+        fine_keys: Keys that are not pooled, which no border hides.
+        levels: Stride and region side of each coarse level.
+        device: Where the result is put.
+
+    Returns:
+        float32, (rows * cols, 1, keys).
+    """
+    fine = torch.zeros(rows * cols, fine_keys, device=device)
+    regions = [region_mask(rows, cols, *level, device) for level in levels]
+    return torch.cat((fine, *regions), dim=-1)[:, None]
+
+
+def key_mask(inputs: AttentionInputs) -> Tensor | None:
+    """What differs between windows: float32, (windows, 1 or s², keys), or None."""
+    geometry, grid = inputs.geometry, inputs.grid
+    device = inputs.query.device
+    levels = tuple(
+        (geometry.stride(level), geometry.region_size(level))
+        for level in range(geometry.coarse_levels)
+    )
+    bordered = any(region > stride for stride, region in levels)
+    if not bordered and not geometry.shift_size:
+        return None
+    border = _border_mask(*grid, geometry.halo_size**2, levels, device)
+    if not geometry.shift_size:
+        return border
+    size, expand = geometry.window_size, geometry.expand_size
+    own = shift_mask(*grid, size, geometry.shift_size, device)
+    own = F.pad(own.unflatten(2, (size, size)), (expand,) * 4).flatten(2)
+    return border + F.pad(own, (0, border.shape[-1] - own.shape[-1]))
