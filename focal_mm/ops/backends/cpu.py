@@ -19,7 +19,7 @@ from focal_mm.ops.backends.base import AttentionInputs, Backend
 from focal_mm.ops.geometry import FocalGeometry
 from focal_mm.ops.halo import key_bias, key_mask, pad_region, squares, wrap
 
-CHUNK_BYTES = 1 << 21
+CHUNK_BYTES = 1 << 22
 """Logits of a chunk: they, its keys and its values stay in a core's cache."""
 
 
