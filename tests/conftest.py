@@ -92,7 +92,7 @@ class ToyModel:
 _TOY_TRAINING = """
 custom_imports = dict(imports=["focal_mm", "focal_mm.engine.hooks"])
 default_scope = {scope!r}
-arch = dict(embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+small_arch = dict(embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
 train_cfg = dict(type="IterBasedTrainLoop", max_iters=1)
 optim_wrapper = dict(type="OptimWrapper", optimizer=dict(type="AdamW", lr=1e-3))
 default_hooks = dict(
@@ -113,7 +113,7 @@ norm_cfg = dict(type="SyncBN")
 model = dict(
     type="EncoderDecoder",
     data_preprocessor=dict(type="SegDataPreProcessor", size=(64, 96), bgr_to_rgb=True),
-    backbone=dict(type="FocalTransformer", arch=arch, out_indices=(0, 1, 2, 3)),
+    backbone=dict(type="FocalTransformer", arch=small_arch, out_indices=(0, 1, 2, 3)),
     decode_head=dict(
         type="UPerHead",
         in_channels=[16, 32, 64, 128],
@@ -147,7 +147,7 @@ _TOY_CLASSIFIER = """
 model = dict(
     type="ImageClassifier",
     data_preprocessor=dict(to_rgb=True),
-    backbone=dict(type="FocalTransformer", arch=arch, out_indices=(3,)),
+    backbone=dict(type="FocalTransformer", arch=small_arch, out_indices=(3,)),
     neck=dict(type="GlobalAveragePooling"),
     head=dict(
         type="LinearClsHead",
@@ -175,7 +175,7 @@ test_dataloader = dict(dataset=dataset, **loader)
 _TOY_DETECTOR = """
 _base_ = {base!r}
 model = dict(
-    backbone=dict(arch=dict(_delete_=True, **arch)),
+    backbone=dict(arch=dict(_delete_=True, **small_arch)),
     neck=dict(in_channels=[16, 32, 64, 128], out_channels=32),
     rpn_head=dict(in_channels=32, feat_channels=32),
     roi_head=dict(

@@ -128,14 +128,14 @@ def test_base_needs_torch_alone_and_nothing_needs_the_upstream_family(
     assert package_metadata["Version"] == __version__
     assert set(requirements(package_metadata)) == {"torch"}
     extras = package_metadata.get_all("Provides-Extra")
-    assert set(extras) == {"engine", "cls", "det", "seg", "all", "dev"}
+    assert set(extras) == {"engine", "cls", "det", "seg", "instaboost", "all", "dev"}
     for extra in extras:
         assert not UPSTREAM & set(requirements(package_metadata, extra))
 
 
 def test_extras_are_complete_in_themselves(package_metadata):
     families = {"det": "onedl-mmdetection", "seg": "onedl-mmsegmentation"}
-    for extra in ("cls", "det", "seg", "all"):
+    for extra in ("cls", "det", "seg", "instaboost", "all"):
         names = set(requirements(package_metadata, extra))
         assert {"onedl-mmengine", "onedl-mmcv", "torchvision"} <= names
         assert families.get(extra, "onedl-mmpretrain") in names

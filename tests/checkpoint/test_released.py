@@ -1,5 +1,6 @@
 import pytest
 import torch
+from mmengine.registry import DefaultScope
 
 from focal_mm import FocalTransformer
 from focal_mm.checkpoint import CheckpointError, convert_released, from_released_args
@@ -32,11 +33,12 @@ def test_layout_is_an_mmpretrain_classifiers(small_backbone):
     )
     backbone = small_backbone(out_indices=(3,), layer_scale_init_value=0.1)
     state = released_names(backbone)
-    classifier = classifiers.ImageClassifier(
-        backbone=backbone,
-        neck=dict(type="GlobalAveragePooling"),
-        head=dict(type="LinearClsHead", num_classes=10, in_channels=128),
-    )
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        classifier = classifiers.ImageClassifier(
+            backbone=backbone,
+            neck=dict(type="GlobalAveragePooling"),
+            head=dict(type="LinearClsHead", num_classes=10, in_channels=128),
+        )
     for given in (state, {"model": state}):
         converted = convert_released(given)
         keys = classifier.load_state_dict(converted, strict=True)

@@ -175,7 +175,9 @@ def test_metadata_is_the_configs(rows):
         backbone = cfg.model.backbone
         arch = backbone.get("arch")
         if isinstance(arch, str):
-            assert metadata["Backbone"] == f"Focal-{arch.partition('_')[0].title()}", name
+            assert metadata["Backbone"] == f"Focal-{arch.partition('_')[0].title()}", (
+                name
+            )
         elif arch is None:
             assert metadata["Backbone"] == names[backbone.type], name
         large = metadata["Backbone"] == "Focal-Large"
