@@ -18,6 +18,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from focal_mm.analysis import zoo
+from focal_mm.analysis.complexity import measure
 from focal_mm.toy.imagefolder import ImageFolderSpec, write_imagefolder
 
 CLS = Path(__file__).parents[2] / "configs" / "cls"
@@ -156,6 +158,17 @@ def test_optimizer():
             free = parameter.ndim == 1 or "relative_position_bias_table" in name
             assert group["weight_decay"] == (0 if free else 0.05), name
     assert not names
+
+
+def test_flops_are_the_papers() -> None:
+    """Given with one decimal, of which Focal-fast-Tiny is one off."""
+    models = zoo.read_metafile(CLS / zoo.METAFILE)["Models"]
+    given = [model for model in models if "FLOPs" in model["Metadata"]]
+    assert len(given) >= 9
+    for model in given:
+        found = measure(Config.fromfile(CLS.parents[1] / model["Config"]))
+        expected = model["Metadata"]["FLOPs"]
+        assert found.flops == pytest.approx(expected, rel=0.03), model["Name"]
 
 
 @pytest.mark.parametrize("kind", ["focal", "focal_fast"])

@@ -126,7 +126,7 @@ def test_backend_that_cannot_run_does_not_stop_the_others(monkeypatch, capsys):
 @pytest.mark.slow
 def test_compiled(tmp_path):
     path = tmp_path / "out.json"
-    options = ["--models", "focal", "--backends", "sdpa", "--sizes", "28"]
+    options = ["--models", "focal", "--backends", "naive", "--sizes", "28"]
     assert benchmark.main([*TINY, *options, "--compile", "--json", str(path)]) == 0
     rows = json.loads(path.read_text())["results"]
     assert [row["compiled"] for row in rows] == [False, True] * 2
@@ -253,9 +253,17 @@ def test_plot_errors(tmp_path, monkeypatch, capsys, options, message):
     assert err.count("\n") == 1
 
 
-@pytest.mark.parametrize("tool", [benchmark, benchmark_ops, plot_scaling])
-def test_help_of_scripts(tool):
-    command = [sys.executable, tool.__file__, "--help"]
+def test_runs_as_scripts():
+    tools = [benchmark.__file__, benchmark_ops.__file__, plot_scaling.__file__]
+    code = """
+import contextlib, runpy, sys
+for tool in sys.argv[1:]:
+    sys.argv = [tool, "--help"]
+    with contextlib.suppress(SystemExit):
+        runpy.run_path(tool, run_name="__main__")
+"""
+    command = [sys.executable, "-c", code, *tools]
     done = subprocess.run(command, capture_output=True, text=True)
-    assert done.returncode == 0
-    assert done.stdout.startswith("usage: ")
+    assert done.returncode == 0, done.stderr
+    for tool in tools:
+        assert f"usage: {Path(tool).name} " in done.stdout
