@@ -298,7 +298,8 @@ def merge_halo_bias(
         both = torch.logaddexp(
             merged.index_select(-1, tokens), released.index_select(-1, keys)
         )
-        merged = merged.index_copy(-1, tokens, both)
+        # Not index_copy: the compiler's backward pass does not get over it.
+        merged = merged.scatter(-1, tokens.expand_as(both), both)
     return merged
 
 

@@ -126,7 +126,7 @@ def test_backend_that_cannot_run_does_not_stop_the_others(monkeypatch, capsys):
 @pytest.mark.slow
 def test_compiled(tmp_path):
     path = tmp_path / "out.json"
-    options = ["--models", "focal", "--backends", "naive", "--sizes", "28"]
+    options = ["--models", "focal", "--backends", "sdpa", "--sizes", "28"]
     assert benchmark.main([*TINY, *options, "--compile", "--json", str(path)]) == 0
     rows = json.loads(path.read_text())["results"]
     assert [row["compiled"] for row in rows] == [False, True] * 2
