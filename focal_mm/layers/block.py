@@ -8,28 +8,9 @@ from torch import Tensor, nn
 
 from focal_mm.layers.attention import attention_of
 from focal_mm.layers.drop_path import DropPath
+from focal_mm.layers.mlp import Mlp
 from focal_mm.layers.pooling import SubWindowPooling, centre_to
 from focal_mm.ops.geometry import WindowPyramid
-
-
-class Mlp(nn.Module):
-    """Two linear layers with GELU between them.
-
-    Args:
-        embed_dims: Channels of input and output.
-        hidden_dims: Channels between the layers.
-        drop_rate: Dropout after each layer.
-    """
-
-    def __init__(self, embed_dims: int, hidden_dims: int, drop_rate: float) -> None:
-        super().__init__()
-        self.fc1 = nn.Linear(embed_dims, hidden_dims)
-        self.fc2 = nn.Linear(hidden_dims, embed_dims)
-        self.drop = nn.Dropout(drop_rate)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (..., C) to (..., C)."""
-        return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
 
 
 class FocalBlock(nn.Module):

@@ -49,9 +49,13 @@ def wrap(
 
 
 def pad_region(pooled: Tensor, geometry: FocalGeometry, level: int) -> Tensor:
-    """A pooled map (B, Hk, Wk, ...) with zeros around it, as far as regions reach."""
+    """A pooled map (B, Hk, Wk, h, d) with zeros around it, as far as regions reach.
+
+    In memory the heads come first, so that a region's rows can be copied at once.
+    """
     pad = (geometry.region_size(level) - geometry.stride(level)) // 2
-    return F.pad(pooled, (0, 0, 0, 0, pad, pad, pad, pad))
+    padded = F.pad(pooled.permute(0, 3, 1, 2, 4), (0, 0, pad, pad, pad, pad))
+    return padded.permute(0, 2, 3, 1, 4)
 
 
 def squares(tokens: Tensor, size: int, stride: int) -> Tensor:

@@ -12,8 +12,9 @@ from focal_mm.ops.topk.geometry import TopKGeometry, bias_table_size
 from focal_mm.ops.topk.inputs import TopKInputs
 from focal_mm.ops.topk.naive import NAIVE_TOPK
 from focal_mm.ops.topk.sdpa import SDPA_TOPK
+from focal_mm.ops.topk.triton import TRITON_TOPK
 
-TOPK_BACKENDS: tuple[Backend[TopKInputs], ...] = (SDPA_TOPK, NAIVE_TOPK)
+TOPK_BACKENDS: tuple[Backend[TopKInputs], ...] = (SDPA_TOPK, TRITON_TOPK, NAIVE_TOPK)
 """The backends of :func:`topk_attention`, in order of preference."""
 
 

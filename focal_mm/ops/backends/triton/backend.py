@@ -9,7 +9,7 @@ import torch
 from mmengine.utils import digit_version
 from torch import Tensor
 
-from focal_mm.ops.backends.base import AttentionInputs, Backend
+from focal_mm.ops.backends.base import AttentionInputs, Backend, MapInputs
 from focal_mm.ops.halo import key_bias as merged_bias
 
 # Older ones have no custom operators: there the kernels are unavailable.
@@ -87,7 +87,7 @@ def _why_not_on_constant(device: torch.device) -> str:
     return _why_not_on(device)
 
 
-def why_unsupported(inputs: AttentionInputs) -> str:
+def why_unsupported(inputs: MapInputs) -> str:
     """Why the kernels cannot run these inputs; empty if they can."""
     query = inputs.query
     tensors = (query, inputs.key, inputs.value)

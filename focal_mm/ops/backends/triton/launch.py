@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,9 +16,11 @@ from focal_mm.ops.backends.triton.forward import forward_kernel
 from focal_mm.ops.backends.triton.settings import (
     Launch,
     Settings,
-    block_of,
+    channels_contiguous,
     choose_settings,
-    interpreted,
+    device_of,
+    product_constants,
+    token_strides,
 )
 from focal_mm.ops.backends.triton.tiles import BIAS_ALIGN, LOG2_E
 from focal_mm.ops.geometry import FocalGeometry
@@ -118,10 +119,6 @@ class Call:
         return tokens[:, start : start + windows * 4**level].unflatten(1, shape)
 
 
-def _channels_contiguous(tensor: Tensor) -> Tensor:
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
 def make_call(
     query: Tensor,
     key: Tensor,
@@ -134,28 +131,17 @@ def make_call(
 ) -> Call:
     """A :class:`Call`; copies only tensors whose channels are not contiguous."""
     tensors = (query, key, value, pooled_key, pooled_value)
-    return Call(*map(_channels_contiguous, tensors), bias, geometry, scale)
-
-
-def _allows_tf32() -> bool:
-    """Whether torch's own float32 products may be rounded to tf32."""
-    matmul = torch.backends.cuda.matmul
-    if hasattr(matmul, "fp32_precision"):  # Reading the older switch may raise then.
-        return matmul.fp32_precision == "tf32"
-    return matmul.allow_tf32
+    return Call(*map(channels_contiguous, tensors), bias, geometry, scale)
 
 
 def _constants(call: Call) -> dict[str, object]:
     """Compile-time arguments that all kernels share."""
-    geometry, dtype = call.geometry, call.query.dtype
+    geometry = call.geometry
     return dict(
         S=geometry.window_size,
         SHIFT=geometry.shift_size,
         COLUMNS=key_groups(geometry)[1],
-        D=call.query.shape[-1],
-        BLOCK_D=block_of(call.query.shape[-1]),
-        PRECISION="tf32" if _allows_tf32() else "ieee",
-        WIDEN=interpreted() and dtype == torch.bfloat16,
+        **product_constants(call.query),
     )
 
 
@@ -174,15 +160,6 @@ def _settings(call: Call) -> Settings:
     return choose_settings(call.geometry, call.query.shape[-1], call.query.dtype)
 
 
-def _strides(tensor: Tensor) -> tuple[int, ...]:
-    return tensor.stride()[:-1]
-
-
-def _on(tensor: Tensor) -> AbstractContextManager[object]:
-    """Kernels start on the current GPU: make it the tensor's."""
-    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
-
-
 def forward(call: Call) -> tuple[Tensor, Tensor]:
     """Output (B, H, W, h, d), and the denominators' logarithm (B, h, H, W) float32."""
     batch, height, width, heads, _ = call.query.shape
@@ -193,7 +170,7 @@ def forward(call: Call) -> tuple[Tensor, Tensor]:
     lse = out.new_empty((batch, heads, height, width), dtype=torch.float32)
     rows, cols = call.grid
     tiles = -(-geometry.window_area // launch.block_m)
-    with _on(out):
+    with device_of(out):
         forward_kernel[(rows * cols * tiles, batch, heads)](
             call.query,
             call.key,
@@ -203,8 +180,8 @@ def forward(call: Call) -> tuple[Tensor, Tensor]:
             pack_bias(call.bias, geometry, call.query.dtype),
             out,
             lse,
-            *map(_strides, (call.query, call.key, call.value)),
-            *map(_strides, (call.pooled_key, call.pooled_value)),
+            *map(token_strides, (call.query, call.key, call.value)),
+            *map(token_strides, (call.pooled_key, call.pooled_value)),
             rows,
             cols,
             heads,
@@ -239,8 +216,8 @@ def _backward_query(
         grad_out,
         grad_query,
         delta,
-        *map(_strides, (call.query, call.key, call.value)),
-        *map(_strides, (call.pooled_key, call.pooled_value)),
+        *map(token_strides, (call.query, call.key, call.value)),
+        *map(token_strides, (call.pooled_key, call.pooled_value)),
         rows,
         cols,
         heads,
@@ -279,7 +256,7 @@ def _backward_key(
         delta,
         grad_key,
         grad_value,
-        *map(_strides, (call.query, key, value, grad_key)),
+        *map(token_strides, (call.query, key, value, grad_key)),
         rows,
         cols,
         heads,
@@ -324,7 +301,7 @@ def _backward_bias(
             grad_out,
             delta,
             partial[..., group.column :],
-            *map(_strides, (call.query, key, value)),
+            *map(token_strides, (call.query, key, value)),
             batch,
             rows,
             cols,
@@ -373,7 +350,7 @@ def backward(
         maps.append(tuple(call.level(tokens, level) for tokens in pooled))
         pooled = (grad_pooled_key, grad_pooled_value)
         grads.append(tuple(call.level(tokens, level) for tokens in pooled))
-    with _on(out):
+    with device_of(out):
         grad_query, delta = _backward_query(call, bias, out, lse, grad_out)
         shared = (transpose_bias(bias), lse, grad_out, delta)
         groups, _ = key_groups(call.geometry)

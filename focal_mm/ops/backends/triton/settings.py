@@ -1,15 +1,17 @@
-"""Tile sizes and launch options."""
+"""Tile sizes, launch options, and what all launches do to their arguments."""
 
 from __future__ import annotations
 
 import functools
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
 import triton.language as tl
+from torch import Tensor
 from triton.runtime.jit import JITFunction
 
-from focal_mm.ops.geometry import FocalGeometry
+from focal_mm.ops.geometry import WindowPyramid
 
 
 def interpreted() -> bool:
@@ -17,9 +19,42 @@ def interpreted() -> bool:
     return not isinstance(tl.zeros, JITFunction)
 
 
-def block_of(channels: int) -> int:
-    """Channels of a tile: a power of two that the matrix units take."""
-    return max(16, 1 << (channels - 1).bit_length())
+def block_of(count: int) -> int:
+    """Channels (or tokens) of a tile: a power of two that the matrix units take."""
+    return max(16, 1 << (count - 1).bit_length())
+
+
+def _allows_tf32() -> bool:
+    """Whether torch's own float32 products may be rounded to tf32."""
+    matmul = torch.backends.cuda.matmul
+    if hasattr(matmul, "fp32_precision"):  # Reading the older switch may raise then.
+        return matmul.fp32_precision == "tf32"
+    return matmul.allow_tf32
+
+
+def product_constants(query: Tensor) -> dict[str, object]:
+    """Compile-time arguments of the products, by the queries' channels and dtype."""
+    return dict(
+        D=query.shape[-1],
+        BLOCK_D=block_of(query.shape[-1]),
+        PRECISION="tf32" if _allows_tf32() else "ieee",
+        WIDEN=interpreted() and query.dtype == torch.bfloat16,
+    )
+
+
+def channels_contiguous(tensor: Tensor) -> Tensor:
+    """The tensor, or a copy if its channels are not contiguous."""
+    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
+
+
+def token_strides(tensor: Tensor) -> tuple[int, ...]:
+    """All strides but that of the channels."""
+    return tensor.stride()[:-1]
+
+
+def device_of(tensor: Tensor) -> AbstractContextManager[object]:
+    """Kernels start on the current GPU: make it the tensor's."""
+    return torch.cuda.device(tensor.device) if tensor.is_cuda else nullcontext()
 
 
 @functools.lru_cache
@@ -75,7 +110,7 @@ class Settings:
 
 @functools.lru_cache(maxsize=64)
 def choose_settings(
-    geometry: FocalGeometry, channels: int, dtype: torch.dtype
+    geometry: WindowPyramid, channels: int, dtype: torch.dtype
 ) -> Settings:
     """Tile sizes by the window, the head's channels and the dtype.
 
