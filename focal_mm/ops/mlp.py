@@ -38,11 +38,10 @@ class _ChunkedMlp(torch.autograd.Function):
     """(tokens, C) to (tokens, C); keeps the hidden tensor before the GELU only."""
 
     @staticmethod
-    def forward(ctx, x, weight1, bias1, weight2, bias2):
+    def forward(ctx, x, weight1, bias1, weight2, bias2, keep):
         output = torch.empty_like(x)
         buffer = _buffer(weight1, x)
-        keep = any(ctx.needs_input_grad)
-        # One row serves where nothing is kept.
+        # One row stands for all where nothing is kept.
         hidden = x.new_empty(len(x) if keep else 1, len(weight1))
         hidden = hidden.expand(len(x), -1)
         for part, kept, out in _chunks(weight1, x, hidden, output):
@@ -75,7 +74,8 @@ class _ChunkedMlp(torch.autograd.Function):
             grad_weights[0].addmm_(grad_hidden.t(), part)
             grad_bias1.add_(grad_hidden.sum(0))
             torch.mm(grad_hidden, weight1, out=target)
-        return grad_x, grad_weights[0], grad_bias1, grad_weights[1], gradient.sum(0)
+        grad_bias2 = gradient.sum(0)
+        return grad_x, grad_weights[0], grad_bias1, grad_weights[1], grad_bias2, None
 
 
 def mlp(
@@ -103,5 +103,7 @@ def mlp(
     )
     if whole:
         return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-    out = _ChunkedMlp.apply(x.flatten(0, -2), weight1, bias1, weight2, bias2)
+    arguments = x.flatten(0, -2), weight1, bias1, weight2, bias2
+    keep = torch.is_grad_enabled() and any(a.requires_grad for a in arguments)
+    out = _ChunkedMlp.apply(*arguments, keep)
     return out.view(*x.shape[:-1], -1)

@@ -86,7 +86,7 @@ def topk_forward_kernel(
         table = tables[level] + head * table_sizes[level]
         entry = query_entry(m, table_cols[level], S)
         for first in range(0, counts[level], BLOCKS_N[level]):
-            k, v, logits = key_tile(
+            _, v, logits = key_tile(
                 q,
                 key,
                 value,

@@ -68,7 +68,11 @@ def key_tile(
         value_strides: Strides of the values.
         width: Columns of the map.
         scale: Factor of the products, times log2(e).
-        D, BLOCK_D, BLOCK_N, PRECISION, WIDEN: As everywhere.
+        D: Channels.
+        BLOCK_D: Channels of a tile.
+        BLOCK_N: Keys of a tile.
+        PRECISION: Of the products, as WIDEN.
+        WIDEN: See ``dot``.
     """
     n = first + tl.arange(0, BLOCK_N)
     exists = n < count
@@ -108,7 +112,8 @@ def load_query_side(
         is_query: Whether there is such a query.
         width: Columns of the map.
         heads: Heads.
-        D, BLOCK_D: As everywhere.
+        D: Channels.
+        BLOCK_D: Channels of a tile.
 
     Returns:
         Queries, gradients of their outputs, ``lse`` (infinite where there is no query,
