@@ -8,8 +8,6 @@ weights of each chunk again.
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -17,7 +15,7 @@ from torch.autograd.function import once_differentiable
 from focal_mm.ops.backends.base import AttentionInputs, Backend
 from focal_mm.ops.backends.cpu.gradients import KeyGradients
 from focal_mm.ops.backends.cpu.loading import ChunkLoader
-from focal_mm.ops.halo import key_bias, key_mask, squares
+from focal_mm.ops.halo import key_bias, key_mask
 
 
 class _ChunkedAttention(torch.autograd.Function):
@@ -27,18 +25,12 @@ class _ChunkedAttention(torch.autograd.Function):
     def forward(ctx, query, key, value, bias, mask, geometry, scale, *pooled):
         ctx.save_for_backward(query, key, value, bias, mask, *pooled)
         ctx.sizes = geometry, scale
-        loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry)
+        loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry, scale)
         output = torch.empty_like(value, memory_format=torch.contiguous_format)
-        size = geometry.window_size
-        sources, targets = squares(query, size, size), squares(output, size, size)
-        q_buffer, weight_buffer = loader.query_buffer(), loader.weight_buffer()
-        k_buffer, v_buffer = loader.key_buffer(), loader.key_buffer()
+        targets = loader.windows(output)
         for chunk in loader.chunks:
-            q = loader.load_windows(q_buffer, chunk, sources)
-            k = loader.load_keys(k_buffer, chunk, 0)
-            v = loader.load_keys(v_buffer, chunk, 1)
-            weights = loader.weights(weight_buffer, chunk, q, k, scale)
-            attended = torch.bmm(weights, v, out=q)
+            loaded = loader.load(chunk)
+            attended = torch.bmm(loaded.weights, loaded.value, out=loaded.query)
             target = chunk.of(targets)
             target.copy_(attended.view(target.shape))
         return output
@@ -48,42 +40,35 @@ class _ChunkedAttention(torch.autograd.Function):
     def backward(ctx, gradient):
         query, key, value, bias, mask, *pooled = ctx.saved_tensors
         geometry, scale = ctx.sizes
-        loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry)
-        size = geometry.window_size
-        sources, gradients = squares(query, size, size), squares(gradient, size, size)
+        loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry, scale)
+        gradients = loader.windows(gradient)
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
-        targets = squares(grad_query, size, size)
+        targets = loader.windows(grad_query)
         grad_bias = torch.zeros_like(loader.bias)
-        grid, shape = sources.shape[:3], query.shape[-2:]
-        sums = KeyGradients(geometry, grid, bias, shape)
-        q_buffer, g_buffer = loader.query_buffer(), loader.query_buffer()
-        weight_buffer, logit_buffer = loader.weight_buffer(), loader.weight_buffer()
-        k_buffer, v_buffer = loader.key_buffer(), loader.key_buffer()
-        n, *rest = k_buffer.shape
-        grad_buffer = k_buffer.new_empty(2, *k_buffer.shape)
+        sums = KeyGradients(geometry, gradients.shape[:3], bias, query.shape[-2:])
+        buffers = (
+            loader.query_buffer(),
+            loader.weight_buffer(),
+            torch.stack((loader.key_buffer(), loader.key_buffer())),
+        )
         for chunk in loader.chunks:
-            n = math.prod(chunk.shape)
-            q = loader.load_windows(q_buffer, chunk, sources)
-            g = loader.load_windows(g_buffer, chunk, gradients)
-            k = loader.load_keys(k_buffer, chunk, 0)
-            v = loader.load_keys(v_buffer, chunk, 1)
-            weights = loader.weights(weight_buffer, chunk, q, k, scale)
-            grads = grad_buffer[:, :n]
-            grad_k, grad_v = grads.flatten(1, 2)
+            n = chunk.num_windows
+            q, k, v, weights = loader.load(chunk)
+            g = loader.load_windows(buffers[0], chunk, gradients)
+            logits = buffers[1][:n].flatten(0, 1)
+            both = buffers[2][:, :n]
+            grad_k, grad_v = both.flatten(1, 2)
             torch.bmm(weights.transpose(1, 2), g, out=grad_v)
-            logits = logit_buffer[:n].flatten(0, 1)
             torch.bmm(g, v.transpose(1, 2), out=logits)
             torch.ops.aten._softmax_backward_data.out(
-                logits, weights, -1, weights.dtype, grad_input=logits
+                logits, weights, -1, logits.dtype, grad_input=logits
             )
             grad_bias.add_(logits.view(n, *grad_bias.shape).sum(0))
+            grad_k.baddbmm_(logits.transpose(1, 2), q, beta=0, alpha=scale)
+            sums.add(both, chunk)
+            q.baddbmm_(logits, k, beta=0, alpha=scale)
             target = chunk.of(targets)
-            torch.baddbmm(g, logits, k, beta=0, alpha=scale, out=g)
-            target.copy_(g.view(target.shape))
-            torch.baddbmm(
-                grad_k, logits.transpose(1, 2), q, beta=0, alpha=scale, out=grad_k
-            )
-            sums.add(grads, chunk)
+            target.copy_(q.view(target.shape))
         (grad_key, *grad_pooled), (grad_value, *more) = sums.finish(key.dtype)
         grad_bias = grad_bias[..., : bias.shape[-1]]
         grads = (grad_query, grad_key, grad_value, grad_bias, None, None, None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -23,6 +24,11 @@ class Chunk:
             part.stop - part.start for part in (self.images, self.rows, self.cols)
         )
         return images, rows, cols
+
+    @property
+    def num_windows(self) -> int:
+        """Windows of all its images."""
+        return math.prod(self.shape)
 
     def of(self, windows: Tensor) -> Tensor:
         """Its part of (B, rows, cols, ...), a view."""

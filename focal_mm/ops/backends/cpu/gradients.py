@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
-import math
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,32 +11,68 @@ from focal_mm.ops.backends.cpu.chunks import Chunk
 from focal_mm.ops.geometry import FocalGeometry
 
 
-def _squares(
-    total: Tensor,
-    grid: tuple[int, int],
-    corner: tuple[int, int],
-    sides: tuple[int, int],
-    step: int,
-) -> Tensor:
-    """Rectangles of a map, one every ``step`` tokens both ways, as a view.
+class _Level(NamedTuple):
+    """Sums of the keys' and values' gradients on one map.
+
+    Attributes:
+        total: (2, B, h, rows, cols, d): the map and all that windows see around it.
+        side: Side of the square that a window sees.
+        step: From one window's square to the next one's.
+    """
+
+    total: Tensor
+    side: int
+    step: int
+
+
+def _add_overlapping(
+    total: Tensor, parts: Tensor, first: tuple[int, int], step: int
+) -> None:
+    """Add a grid of rectangles, one every ``step`` tokens, to what they cover.
 
     Args:
-        total: (2, images, h, rows of tokens, columns of tokens, d).
-        grid: How many there are, (rows, columns).
-        corner: First row and column of the first one.
-        sides: Rows and columns of each; at most ``step``, so that none overlap.
-        step: From one to the next.
+        total: (2, B, h, rows of tokens, columns of tokens, d).
+        parts: (2, B, rows, cols, h, height, width, d).
+        first: Row and column of the first rectangle's first token.
+        step: From one rectangle to the next, along both sides.
+    """
+    grid, sides = parts.shape[2:4], parts.shape[5:7]
+    # Overlapping rectangles cannot be added at once, their parts of a step can.
+    steps = [
+        side if count == 1 else step for count, side in zip(grid, sides, strict=True)
+    ]
+    both, image, head, row, col, channel = total.stride()
+    for y in range(0, sides[0], steps[0]):
+        for x in range(0, sides[1], steps[1]):
+            rows, cols = slice(y, y + steps[0]), slice(x, x + steps[1])
+            part = parts[..., rows, cols, :]
+            covered = total.as_strided(
+                part.shape,
+                (both, image, step * row, step * col, head, row, col, channel),
+                total.storage_offset() + (first[0] + y) * row + (first[1] + x) * col,
+            )
+            covered.add_(part)
+
+
+def _merge_rows(parts: Tensor, step: int) -> Tensor:
+    """Sum the rectangles of a column of windows: a grid of one row of higher ones.
+
+    Args:
+        parts: (2, B, rows, cols, h, height, width, d).
+        step: Rows of tokens from one rectangle to the next.
 
     Returns:
-        (2, images, rows, cols, h, side, side, d).
+        (2, B, 1, cols, h, (rows - 1) * step + height, width, d).
     """
-    both, images, heads, _, _, channels = total.shape
-    s = total.stride()
-    return total.as_strided(
-        (both, images, *grid, heads, *sides, channels),
-        (s[0], s[1], step * s[3], step * s[4], s[2], s[3], s[4], s[5]),
-        total.storage_offset() + corner[0] * s[3] + corner[1] * s[4],
-    )
+    both, images, rows, cols, heads, height, *rest = parts.shape
+    covered_rows = (rows - 1) * step + height
+    merged = parts.new_zeros(both, images, cols, heads, covered_rows, *rest)
+    for y in range(0, height, step):
+        size = min(step, height - y)
+        covered = merged.narrow(4, y, (rows - 1) * step + size).unfold(4, size, step)
+        part = parts.narrow(5, y, size)
+        covered.movedim((4, -1), (2, 5)).add_(part)
+    return merged.unsqueeze(2)
 
 
 class KeyGradients:
@@ -57,56 +92,38 @@ class KeyGradients:
         like: Tensor,
         shape: tuple[int, int],
     ) -> None:
-        self._expand = geometry.expand_size
-        levels = range(geometry.coarse_levels)
-        self._sides = [geometry.halo_size, *map(geometry.region_size, levels)]
-        self._steps = [geometry.window_size, *map(geometry.stride, levels)]
+        self._margin = geometry.expand_size
         (batch, *windows), (heads, channels) = grid, shape
-        # Maps with all that windows see around them, heads first.
-        self._maps = [
-            like.new_zeros(
-                2, batch, heads, *((n - 1) * step + side for n in windows), channels
-            )
-            for side, step in zip(self._sides, self._steps, strict=True)
-        ]
+        sizes = [(geometry.halo_size, geometry.window_size)]
+        for level in range(geometry.coarse_levels):
+            sizes.append((geometry.region_size(level), geometry.stride(level)))
+        self._levels = []
+        for side, step in sizes:
+            sides = [(n - 1) * step + side for n in windows]
+            total = like.new_zeros(2, batch, heads, *sides, channels)
+            self._levels.append(_Level(total, side, step))
 
     def add(self, gradients: Tensor, chunk: Chunk) -> None:
         """Add those of a chunk, (2, n, h, keys, d): of keys, then of values."""
         start = 0
-        for total, side, step in zip(self._maps, self._sides, self._steps, strict=True):
-            part = gradients.narrow(3, start, side * side)
-            part = part.unflatten(3, (side, side)).unflatten(1, chunk.shape)
-            total = total[:, chunk.images]
-            first = chunk.rows.start * step, chunk.cols.start * step
+        for total, side, step in self._levels:
+            parts = gradients.narrow(3, start, side * side)
+            parts = parts.unflatten(3, (side, side)).unflatten(1, chunk.shape)
             if side > 2 * step and chunk.shape[1] > 1:
-                part = self._merge_rows(part, step)
-            _add_overlapping(total, part, first, step)
+                # As many additions for each row of tokens, and fewer tokens to add.
+                parts = _merge_rows(parts, step)
+            first = chunk.rows.start * step, chunk.cols.start * step
+            _add_overlapping(total[:, chunk.images], parts, first, step)
             start += side * side
 
-    @staticmethod
-    def _merge_rows(part: Tensor, step: int) -> Tensor:
-        """Sum over the rows of windows: a grid of one row, of taller squares."""
-        both, images, rows, cols, heads, side, width, channels = part.shape
-        height = (rows - 1) * step + side
-        bands = part.new_zeros(both, images, 1, cols, heads, height, width, channels)
-        s = bands.stride()
-        for y in range(0, side, step):
-            size = min(step, side - y)
-            covered = bands.as_strided(
-                (both, images, rows, cols, heads, size, width, channels),
-                (s[0], s[1], step * s[5], *s[3:]),
-                bands.storage_offset() + y * s[5],
-            )
-            covered.add_(part.narrow(5, y, size))
-        return bands
+    def finish(self, dtype: torch.dtype) -> tuple[list[Tensor], list[Tensor]]:
+        """Gradients of the keys of each level, and of the values: (B, H, W, h, d).
 
-    def finish(self, dtype: torch.dtype) -> list[list[Tensor]]:
-        """The sums as (B, H, W, h, d) of each level, of keys and of values: what lay
-        around a map is folded back (fine keys) or dropped (pooled ones, whose
+        What lay around a map is folded back (fine keys) or dropped (pooled ones, whose
         surroundings are zeros).
         """
-        fine, *coarse = self._maps
-        margin = self._expand
+        (fine, *_), *coarse = self._levels
+        margin = self._margin
         if margin:
             for dim in (3, 4):
                 size = fine.shape[dim]
@@ -115,27 +132,10 @@ class KeyGradients:
                 last = fine.narrow(dim, size - 2 * margin, margin)
                 last.add_(fine.narrow(dim, 0, margin))
             fine = fine[..., margin:-margin, margin:-margin, :]
-        gradients = [fine]
-        for total, side, step in zip(
-            coarse, self._sides[1:], self._steps[1:], strict=True
-        ):
+        maps = [fine]
+        for total, side, step in coarse:
             pad = (side - step) // 2
             rows, cols = (slice(pad, size - pad) for size in total.shape[3:5])
-            gradients.append(total[:, :, :, rows, cols])
-        gradients = [g.permute(0, 1, 3, 4, 2, 5).to(dtype) for g in gradients]
-        return [[g[which] for g in gradients] for which in range(2)]
-
-
-def _add_overlapping(
-    total: Tensor, parts: Tensor, first: tuple[int, int], step: int
-) -> None:
-    grid, sides = parts.shape[2:4], parts.shape[5:7]
-    # a grid of one row has no overlap in rows
-    steps = [side if count == 1 else step for count, side in zip(grid, sides)]
-    for y in range(0, sides[0], steps[0]):
-        height = min(steps[0], sides[0] - y)
-        for x in range(0, sides[1], steps[1]):
-            width = min(steps[1], sides[1] - x)
-            corner = first[0] + y, first[1] + x
-            covered = _squares(total, grid, corner, (height, width), step)
-            covered.add_(parts[..., y : y + height, x : x + width, :])
+            maps.append(total[:, :, :, rows, cols])
+        maps = [total.permute(0, 1, 3, 4, 2, 5).to(dtype) for total in maps]
+        return [total[0] for total in maps], [total[1] for total in maps]

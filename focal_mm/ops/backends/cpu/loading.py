@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -21,14 +22,20 @@ KEY_ALIGN = 16
 """Keys of a window are filled up to a multiple of this: one vector of float32."""
 
 
-def heads_first(tokens: Tensor) -> Tensor:
-    """(B, H, W, h, d) as (B, h, H, W, d), a view."""
-    return tokens.permute(0, 3, 1, 2, 4)
+class Loaded(NamedTuple):
+    """A chunk of ``n`` windows; the next one overwrites it.
 
+    Attributes:
+        query: (n * h, s², d).
+        key: (n * h, keys filled up, d).
+        value: As ``key``.
+        weights: Softmax over the keys, (n * h, s², keys filled up).
+    """
 
-def window_views(tokens: Tensor, size: int, stride: int) -> Tensor:
-    """Squares of a map (B, h, H, W, d): a view (B, rows, cols, h, size, size, d)."""
-    return squares(tokens.permute(0, 2, 3, 1, 4), size, stride)
+    query: Tensor
+    key: Tensor
+    value: Tensor
+    weights: Tensor
 
 
 class ChunkLoader:
@@ -45,10 +52,11 @@ class ChunkLoader:
         mask: (windows, 1 or s², keys) or None.
         pooled: Keys of each coarse level, then values, (B, Hk, Wk, h, d).
         geometry: The sizes.
+        scale: Factor of the queries.
 
     Attributes:
         chunks: The chunks of the call, the largest first.
-        num_keys: Keys of a window, without those that fill up.
+        bias: (h, s², keys filled up).
     """
 
     def __init__(
@@ -60,10 +68,21 @@ class ChunkLoader:
         mask: Tensor | None,
         pooled: Sequence[Tensor],
         geometry: FocalGeometry,
+        scale: float,
     ) -> None:
-        self.geometry = geometry
+        self._geometry, self._scale = geometry, scale
+        self._num_keys = bias.shape[-1]
+        fill = -self._num_keys % KEY_ALIGN
+        self.bias = F.pad(bias, (0, fill), value=-torch.inf)
         size, levels = geometry.window_size, geometry.coarse_levels
-        self._fine = (heads_first(key), heads_first(value))
+        batch, rows, cols = (query.shape[0], *(n // size for n in query.shape[1:3]))
+        self._mask = None
+        if mask is not None:
+            mask = F.pad(mask.to(bias.dtype), (0, fill))
+            self._mask = mask.unflatten(0, (rows, cols))[:, :, None]
+        self._queries = self.windows(query)
+        # Heads first, as in the strips that they are copied to.
+        self._fine = tuple(tokens.permute(0, 3, 1, 2, 4) for tokens in (key, value))
         self._pooled = [
             [
                 squares(
@@ -75,56 +94,72 @@ class ChunkLoader:
             ]
             for maps in (pooled[:levels], pooled[levels:])
         ]
-        self.num_keys = bias.shape[-1]
-        fill = -self.num_keys % KEY_ALIGN
-        self.bias = F.pad(bias, (0, fill), value=-torch.inf)
-        rows, cols = (side // size for side in query.shape[1:3])
-        self._mask = None
-        if mask is not None:
-            mask = F.pad(mask.to(bias.dtype), (0, fill))
-            self._mask = mask.unflatten(0, (rows, cols))[:, :, None]
         most = CHUNK_BYTES // (self.bias.numel() * bias.element_size())
-        self.chunks = plan_chunks(query.shape[0], rows, cols, most)
-        self._largest = math.prod(self.chunks[0].shape)
-        self._heads, self._channels = query.shape[-2:]
-        images, *sides = self.chunks[0].shape
-        strip = [side * size + 2 * geometry.expand_size for side in sides]
-        self._strip = bias.new_empty(
-            images * self._heads * math.prod(strip) * self._channels
+        self.chunks = plan_chunks(batch, rows, cols, most)
+        self._strip = bias.new_empty(math.prod(self._strip_shape(self.chunks[0])))
+        self._buffers = (
+            self.query_buffer(),
+            self.key_buffer(),
+            self.key_buffer(),
+            self.weight_buffer(),
         )
 
+    def windows(self, tokens: Tensor) -> Tensor:
+        """Windows of a map (B, H, W, h, d): a view (B, rows, cols, h, s, s, d)."""
+        size = self._geometry.window_size
+        return squares(tokens, size, size)
+
     def query_buffer(self) -> Tensor:
-        """For :meth:`load_windows`."""
-        return self._buffer(self.geometry.window_area)
+        """For what a chunk has for each query, (windows, h, s², d)."""
+        return self._buffer(self._geometry.window_area)
 
     def key_buffer(self) -> Tensor:
-        """For :meth:`load_keys`."""
+        """For what a chunk has for each key, (windows, h, keys filled up, d)."""
         buffer = self._buffer(self.bias.shape[-1])
         # Never written again: numbers that a weight of zero may be multiplied with.
-        buffer[:, :, self.num_keys :] = 0
+        buffer[:, :, self._num_keys :] = 0
         return buffer
 
     def weight_buffer(self) -> Tensor:
-        """For :meth:`weights`."""
-        return self.bias.new_empty(self._largest, *self.bias.shape)
+        """For what a chunk has for each pair, (windows, h, s², keys filled up)."""
+        return self.bias.new_empty(self.chunks[0].num_windows, *self.bias.shape)
 
     def _buffer(self, tokens: int) -> Tensor:
-        return self.bias.new_empty(self._largest, self._heads, tokens, self._channels)
+        heads, channels = self._queries.shape[3], self._queries.shape[-1]
+        windows = self.chunks[0].num_windows
+        return self.bias.new_empty(windows, heads, tokens, channels)
+
+    def load(self, chunk: Chunk) -> Loaded:
+        """Copy a chunk and compute its weights."""
+        query_buffer, key_buffer, value_buffer, weight_buffer = self._buffers
+        query = self.load_windows(query_buffer, chunk, self._queries)
+        key = self._load_keys(key_buffer, chunk, 0)
+        value = self._load_keys(value_buffer, chunk, 1)
+        weights = weight_buffer[: chunk.num_windows]
+        if self._mask is None:
+            weights.copy_(self.bias)
+        else:
+            logits = weights.unflatten(0, chunk.shape)
+            mask = self._mask[chunk.rows, chunk.cols]
+            torch.add(self.bias.expand_as(logits), mask, out=logits)
+        weights = weights.flatten(0, 1)
+        weights.baddbmm_(query, key.transpose(1, 2), alpha=self._scale)
+        return Loaded(query, key, value, torch.softmax(weights, -1, out=weights))
 
     def load_windows(self, buffer: Tensor, chunk: Chunk, windows: Tensor) -> Tensor:
         """Copy a chunk of (B, rows, cols, h, s, s, d) to (n * h, s², d)."""
         source = chunk.of(windows)
-        loaded = buffer[: math.prod(chunk.shape)]
+        loaded = buffer[: chunk.num_windows]
         loaded.view(source.shape).copy_(source)
         return loaded.flatten(0, 1)
 
-    def load_keys(self, buffer: Tensor, chunk: Chunk, which: int) -> Tensor:
+    def _load_keys(self, buffer: Tensor, chunk: Chunk, which: int) -> Tensor:
         """Copy a chunk's keys (0) or values (1) to (n * h, keys filled up, d)."""
-        geometry = self.geometry
-        strip = self._load_strip(chunk, self._fine[which])
-        views = [window_views(strip, geometry.halo_size, geometry.window_size)]
+        geometry = self._geometry
+        strip = self._load_strip(chunk, self._fine[which]).permute(0, 2, 3, 1, 4)
+        views = [squares(strip, geometry.halo_size, geometry.window_size)]
         views += map(chunk.of, self._pooled[which])
-        loaded = buffer[: math.prod(chunk.shape)]
+        loaded = buffer[: chunk.num_windows]
         targets, start = loaded.unflatten(0, chunk.shape), 0
         for view in views:
             sides = view.shape[4:6]
@@ -134,7 +169,7 @@ class ChunkLoader:
         return loaded.flatten(0, 1)
 
     def _load_strip(self, chunk: Chunk, tokens: Tensor) -> Tensor:
-        """What all halos of a chunk cover together, contiguous.
+        """What the halos of a chunk cover together, contiguous.
 
         Args:
             chunk: The chunk.
@@ -143,10 +178,8 @@ class ChunkLoader:
         Returns:
             (images, h, rows * s + 2e, cols * s + 2e, d).
         """
-        size, margin = self.geometry.window_size, self.geometry.expand_size
-        images, *grid = chunk.shape
-        sides = [side * size + 2 * margin for side in grid]
-        shape = (images, self._heads, *sides, self._channels)
+        size, margin = self._geometry.window_size, self._geometry.expand_size
+        shape = self._strip_shape(chunk)
         strip = self._strip[: math.prod(shape)].view(shape)
         rows, cols = (
             wrapped_parts(part.start * size, part.stop * size, margin, side)
@@ -159,17 +192,8 @@ class ChunkLoader:
             strip[:, :, to_rows, to_cols].copy_(source)
         return strip
 
-    def weights(
-        self, buffer: Tensor, chunk: Chunk, query: Tensor, key: Tensor, scale: float
-    ) -> Tensor:
-        """Softmax of a chunk's logits over its keys: (n * h, s², keys filled up)."""
-        weights = buffer[: math.prod(chunk.shape)]
-        if self._mask is None:
-            weights.copy_(self.bias)
-        else:
-            windows = weights.unflatten(0, chunk.shape)
-            mask = self._mask[chunk.rows, chunk.cols]
-            torch.add(self.bias.expand_as(windows), mask, out=windows)
-        weights = weights.flatten(0, 1)
-        weights.baddbmm_(query, key.transpose(1, 2), alpha=scale)
-        return torch.softmax(weights, -1, out=weights)
+    def _strip_shape(self, chunk: Chunk) -> tuple[int, ...]:
+        size, margin = self._geometry.window_size, self._geometry.expand_size
+        images, *grid = chunk.shape
+        heads, channels = self._queries.shape[3], self._queries.shape[-1]
+        return images, heads, *(n * size + 2 * margin for n in grid), channels
