@@ -42,9 +42,9 @@ nothing is reported and the exit code is 1.
 Compared are backbones that give a normed map of each stage, with stochastic depth off.
 Inference in half precision has weights of the dtype, training mixed precision; a step
 of training is forward, backward and AdamW. Memory is the most that parameters,
-optimizer and two steps hold in PyTorch's allocator (of a process it is more). Sizes up
-to 224 use the focal regions of the paper's ImageNet models, larger ones those of its
-detection models; --settings takes one for all.
+optimizer and two steps hold in PyTorch's allocator (of a process it is more). Squares
+use the focal regions of the paper's ImageNet models, as does its authors' table of
+throughput, other sizes those of its detection models; --settings takes one for all.
 
 examples:
   python tools/benchmark.py --threads 2 --json cpu.json

@@ -42,6 +42,4 @@ class Mlp(nn.Module):
         layers = self.fc1, self.fc2
         if (self.drop.p and self.training) or not all(map(_is_plain, layers)):
             return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
-        return mlp(
-            x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias
-        )
+        return mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)

@@ -78,6 +78,14 @@ class _ChunkedMlp(torch.autograd.Function):
         return grad_x, grad_weights[0], grad_bias1, grad_weights[1], grad_bias2, None
 
 
+def _autocasts() -> bool:
+    """Whether products on a CPU are being rounded to half precision."""
+    try:
+        return torch.is_autocast_enabled("cpu")
+    except TypeError:  # Before PyTorch 2.4 it has no argument.
+        return torch.is_autocast_cpu_enabled()
+
+
 def mlp(
     x: Tensor, weight1: Tensor, bias1: Tensor, weight2: Tensor, bias2: Tensor
 ) -> Tensor:
@@ -97,7 +105,7 @@ def mlp(
     whole = (
         hidden_bytes <= LARGE_BYTES
         or x.device.type != "cpu"
-        or torch.is_autocast_enabled("cpu")
+        or _autocasts()
         or torch.compiler.is_compiling()
         or torch.jit.is_tracing()
     )

@@ -23,7 +23,7 @@ def test_all_backends_have_the_same_weights():
 
 @pytest.mark.parametrize(
     ("shape", "expected"),
-    [((224, 224), "imagenet"), ((448, 448), "detection"), ((800, 1333), "detection")],
+    [((224, 224), "imagenet"), ((896, 896), "imagenet"), ((800, 1333), "detection")],
 )
 def test_settings_by_size(shape, expected):
     assert models.settings_for(shape) == expected

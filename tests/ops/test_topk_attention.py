@@ -15,26 +15,19 @@ from focal_mm.ops.topk.geometry import (
 )
 
 CPU = torch.device("cpu")
-FAST_BACKENDS = [b.name for b in TOPK_BACKENDS if b.name != "naive"]
+# The Triton kernels take no float64: test_topk_triton_kernels.py.
+FAST_BACKENDS = [b.name for b in TOPK_BACKENDS if b.name not in ("naive", "triton")]
 QUICK_SEEDS = range(12)
 MORE_SEEDS = [pytest.param(seed, marks=pytest.mark.slow) for seed in range(12, 80)]
 
 
-def random_case(seed, dtype=torch.float64):
-    """Arguments of one call; the seed decides sizes and values."""
-    rng = random.Random(seed)
-    torch.manual_seed(seed)
-    geometry = TopKGeometry(
-        window_size=rng.choice([1, 2, 3, 4, 7, 7]),
-        topk=rng.choice([1, 5, 20, 128]),
-        coarse_levels=rng.randint(0, 1),
-    )
-    rows, cols = rng.choice([(1, 1), (1, 5), (4, 1), (2, 3), (3, 3)])
-    batch, heads, channels = rng.choice([1, 1, 2]), rng.choice([1, 2, 3]), 8
+def make_case(geometry, grid, shape, dtype, device="cpu"):
+    """Arguments of one call; ``shape`` is (batch, heads, channels)."""
+    (rows, cols), (batch, heads, channels) = grid, shape
     size = geometry.window_size
 
     def tensor(*shape):
-        return torch.randn(shape, dtype=dtype).requires_grad_()
+        return torch.randn(shape, dtype=dtype, device=device).requires_grad_()
 
     fine = (batch, rows * size, cols * size, heads, channels)
     pooled = [(batch, rows, cols, heads, channels)] * geometry.coarse_levels
@@ -52,6 +45,20 @@ def random_case(seed, dtype=torch.float64):
     )
 
 
+def random_case(seed, dtype=torch.float64):
+    """Arguments of one call; the seed decides sizes and values."""
+    rng = random.Random(seed)
+    torch.manual_seed(seed)
+    geometry = TopKGeometry(
+        window_size=rng.choice([1, 2, 3, 4, 7, 7]),
+        topk=rng.choice([1, 5, 20, 128]),
+        coarse_levels=rng.randint(0, 1),
+    )
+    grid = rng.choice([(1, 1), (1, 5), (4, 1), (2, 3), (3, 3)])
+    shape = (rng.choice([1, 1, 2]), rng.choice([1, 2, 3]), 8)
+    return make_case(geometry, grid, shape, dtype)
+
+
 def tensors_of(case):
     """All differentiable arguments by name."""
     named = {}
@@ -63,14 +70,38 @@ def tensors_of(case):
     return named
 
 
-def run(case, backend):
+def in_float64(case):
+    """The case with the same values in float64."""
+
+    def widen(value):
+        if isinstance(value, list):
+            return [widen(tensor) for tensor in value]
+        if isinstance(value, torch.Tensor):
+            return value.detach().double().requires_grad_()
+        return value
+
+    return {name: widen(value) for name, value in case.items()}
+
+
+def run(case, backend, attention=topk_attention):
     """Output and the gradient of every argument for a fixed loss."""
     named = tensors_of(case)
-    output = topk_attention(**case, backend=backend)
-    torch.manual_seed(1)
-    weight = torch.randn(output.shape, dtype=output.dtype)
-    grads = torch.autograd.grad((output * weight).sum(), named.values())
+    output = attention(**case, backend=backend)
+    generator = torch.Generator().manual_seed(1)
+    weight = torch.randn(output.shape, generator=generator).to(output)
+    grads = torch.autograd.grad((output * weight).sum(), tuple(named.values()))
     return output.detach(), dict(zip(named, grads, strict=True))
+
+
+def check_in_its_dtype(case, backend, tolerance, relative_error):
+    """Against the reference in float64 on the same rounded inputs."""
+    output, grads = run(case, backend)
+    assert output.dtype == case["value"].dtype
+    expected, expected_grads = run(in_float64(case), "naive")
+    assert relative_error(output.double(), expected) < tolerance
+    for name, grad in grads.items():
+        error = relative_error(grad.double(), expected_grads[name])
+        assert error < 3 * tolerance, name
 
 
 @pytest.mark.parametrize("backend", FAST_BACKENDS)
@@ -96,27 +127,9 @@ def test_backend_agrees_with_naive(seed, backend):
     [(torch.float32, 1e-5), (torch.bfloat16, 2e-2), (torch.float16, 3e-3)],
 )
 def test_backend_in_other_dtypes(dtype, tolerance, backend, relative_error):
-    """Against the reference in float64 on the same rounded inputs."""
     for seed in range(4):
         case = random_case(seed, dtype)
-        output, grads = run(case, backend)
-        assert output.dtype == dtype
-        exact = {
-            name: [t.detach().double().requires_grad_() for t in value]
-            if isinstance(value, list)
-            else value.detach().double().requires_grad_()
-            if isinstance(value, torch.Tensor)
-            else value
-            for name, value in case.items()
-        }
-        named = tensors_of(exact)
-        expected = topk_attention(**exact, backend="naive")
-        torch.manual_seed(1)
-        weight = torch.randn(output.shape, dtype=dtype).double()
-        expected_grads = torch.autograd.grad((expected * weight).sum(), named.values())
-        assert relative_error(output.double(), expected.detach()) < tolerance
-        for (name, grad), want in zip(grads.items(), expected_grads, strict=True):
-            assert relative_error(grad.double(), want) < 3 * tolerance, name
+        check_in_its_dtype(case, backend, tolerance, relative_error)
 
 
 @pytest.mark.parametrize("backend", ["naive", *FAST_BACKENDS])

@@ -13,7 +13,8 @@ from focal_mm.ops import FocalGeometry, focal_attention, functional
 from focal_mm.ops.backends import BACKENDS
 from focal_mm.ops.backends.triton import TRITON, backend
 
-KERNEL_TESTS = Path(__file__).with_name("test_triton_kernels.py")
+HERE = Path(__file__).parent
+KERNEL_TESTS = ["test_triton_kernels.py", "test_topk_triton_kernels.py"]
 
 
 def arguments(dtype=torch.float32, channels=8, device="cpu"):
@@ -33,21 +34,22 @@ def arguments(dtype=torch.float32, channels=8, device="cpu"):
     )
 
 
+@pytest.mark.parametrize("tests", KERNEL_TESTS)
 @pytest.mark.parametrize(
     "tier", ["not slow", pytest.param("slow", marks=pytest.mark.slow)]
 )
-def test_kernels_in_tritons_interpreter(tier):
+def test_kernels_in_tritons_interpreter(tier, tests):
     """The tests of the kernels, in a process that has chosen the interpreter."""
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
-    tests = subprocess.run(
-        [*command, "-m", tier, str(KERNEL_TESTS)],
-        cwd=KERNEL_TESTS.parents[2],
+    process = subprocess.run(
+        [*command, "-m", tier, str(HERE / tests)],
+        cwd=HERE.parents[1],
         env={**os.environ, "TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert tests.returncode == 0, tests.stdout + tests.stderr
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.fixture

@@ -108,14 +108,6 @@ def check_against_naive(case, tolerance, relative_error):
         assert error < tolerance, f"{'gradient' if index else 'output'} {index}"
 
 
-@pytest.fixture
-def garbage_in_new_tensors():
-    """``torch.empty`` holds NaN: what a kernel leaves unwritten shows."""
-    torch.use_deterministic_algorithms(True)
-    yield
-    torch.use_deterministic_algorithms(False)
-
-
 @pytest.mark.usefixtures("garbage_in_new_tensors")
 @pytest.mark.parametrize("name", CASES)
 def test_kernels_agree_with_naive(name, relative_error):
