@@ -30,9 +30,11 @@ class _ChunkedAttention(torch.autograd.Function):
         targets = loader.windows(output)
         for chunk in loader.chunks:
             loaded = loader.load(chunk)
-            attended = torch.bmm(loaded.weights, loaded.value, out=loaded.query)
+            for part, weights in loader.blocks(loaded):
+                # In the place of the queries, which are of no use any more.
+                torch.bmm(weights, loaded.value[part], out=loaded.query[part])
             target = chunk.of(targets)
-            target.copy_(attended.view(target.shape))
+            target.copy_(loaded.query.view(target.shape))
         return output
 
     @staticmethod
@@ -46,29 +48,29 @@ class _ChunkedAttention(torch.autograd.Function):
         targets = loader.windows(grad_query)
         grad_bias = torch.zeros_like(loader.bias)
         sums = KeyGradients(geometry, gradients.shape[:3], bias, query.shape[-2:])
-        buffers = (
-            loader.query_buffer(),
-            loader.weight_buffer(),
-            torch.stack((loader.key_buffer(), loader.key_buffer())),
-        )
+        query_buffer, logit_buffer = loader.query_buffer(), loader.weight_buffer()
+        key_buffer = torch.stack((loader.key_buffer(), loader.key_buffer()))
         for chunk in loader.chunks:
-            n = chunk.num_windows
-            q, k, v, weights = loader.load(chunk)
-            g = loader.load_windows(buffers[0], chunk, gradients)
-            logits = buffers[1][:n].flatten(0, 1)
-            both = buffers[2][:, :n]
-            grad_k, grad_v = both.flatten(1, 2)
-            torch.bmm(weights.transpose(1, 2), g, out=grad_v)
-            torch.bmm(g, v.transpose(1, 2), out=logits)
-            torch.ops.aten._softmax_backward_data.out(
-                logits, weights, -1, logits.dtype, grad_input=logits
-            )
-            grad_bias.add_(logits.view(n, *grad_bias.shape).sum(0))
-            grad_k.baddbmm_(logits.transpose(1, 2), q, beta=0, alpha=scale)
+            loaded = loader.load(chunk)
+            grads = loader.load_windows(query_buffer, chunk, gradients)
+            both = key_buffer[:, : chunk.num_windows]
+            grad_keys, grad_values = both.flatten(1, 2)
+            for part, weights in loader.blocks(loaded):
+                q, k, v = loaded.query[part], loaded.key[part], loaded.value[part]
+                grad = grads[part]
+                torch.bmm(weights.transpose(1, 2), grad, out=grad_values[part])
+                logits = logit_buffer[: len(weights)]
+                torch.bmm(grad, v.transpose(1, 2), out=logits)
+                torch.ops.aten._softmax_backward_data.out(
+                    logits, weights, -1, logits.dtype, grad_input=logits
+                )
+                grad_bias.add_(logits.view(-1, *grad_bias.shape).sum(0))
+                grad_key = grad_keys[part]
+                grad_key.baddbmm_(logits.transpose(1, 2), q, beta=0, alpha=scale)
+                q.baddbmm_(logits, k, beta=0, alpha=scale)
             sums.add(both, chunk)
-            q.baddbmm_(logits, k, beta=0, alpha=scale)
             target = chunk.of(targets)
-            target.copy_(q.view(target.shape))
+            target.copy_(loaded.query.view(target.shape))
         (grad_key, *grad_pooled), (grad_value, *more) = sums.finish(key.dtype)
         grad_bias = grad_bias[..., : bias.shape[-1]]
         grads = (grad_query, grad_key, grad_value, grad_bias, None, None, None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import torch
@@ -15,8 +15,12 @@ from focal_mm.ops.backends.cpu.chunks import Chunk, plan_chunks, wrapped_parts
 from focal_mm.ops.geometry import FocalGeometry
 from focal_mm.ops.halo import pad_region, squares
 
-CHUNK_BYTES = 6 << 20
-"""Logits of a chunk: they, its keys and its values stay in the cache."""
+CHUNK_BYTES = 3 << 20
+"""Keys of a chunk, and its values: what is copied at once stays in the cache."""
+
+BLOCK_BYTES = 2 << 20
+"""Logits of a block, the windows of a chunk that are multiplied at once: they are
+written and read several times, and stay in the cores' own caches."""
 
 KEY_ALIGN = 16
 """Keys of a window are filled up to a multiple of this: one vector of float32."""
@@ -29,13 +33,13 @@ class Loaded(NamedTuple):
         query: (n * h, s², d).
         key: (n * h, keys filled up, d).
         value: As ``key``.
-        weights: Softmax over the keys, (n * h, s², keys filled up).
+        mask: (n, 1, 1 or s², keys filled up) or None.
     """
 
     query: Tensor
     key: Tensor
     value: Tensor
-    weights: Tensor
+    mask: Tensor | None
 
 
 class ChunkLoader:
@@ -78,7 +82,9 @@ class ChunkLoader:
         batch, rows, cols = (query.shape[0], *(n // size for n in query.shape[1:3]))
         self._mask = None
         if mask is not None:
-            mask = F.pad(mask.to(bias.dtype), (0, fill))
+            # In float32 exp(-100) is a denormal number, which processors are slow with;
+            # exp(-200) is zero, and no sum of weights shows the difference.
+            mask = F.pad(mask.to(bias.dtype) * 2, (0, fill))
             self._mask = mask.unflatten(0, (rows, cols))[:, :, None]
         self._queries = self.windows(query)
         # Heads first, as in the strips that they are copied to.
@@ -94,15 +100,19 @@ class ChunkLoader:
             ]
             for maps in (pooled[:levels], pooled[levels:])
         ]
-        most = CHUNK_BYTES // (self.bias.numel() * bias.element_size())
+        heads, area, keys = self.bias.shape
+        row_bytes = heads * keys * bias.element_size()
+        most = CHUNK_BYTES // (row_bytes * query.shape[-1])
         self.chunks = plan_chunks(batch, rows, cols, most)
+        most = max(1, BLOCK_BYTES // (row_bytes * area))
+        self._block = min(most, self.chunks[0].num_windows)
         self._strip = bias.new_empty(math.prod(self._strip_shape(self.chunks[0])))
         self._buffers = (
             self.query_buffer(),
             self.key_buffer(),
             self.key_buffer(),
-            self.weight_buffer(),
         )
+        self._weights = self.weight_buffer()
 
     def windows(self, tokens: Tensor) -> Tensor:
         """Windows of a map (B, H, W, h, d): a view (B, rows, cols, h, s, s, d)."""
@@ -121,8 +131,9 @@ class ChunkLoader:
         return buffer
 
     def weight_buffer(self) -> Tensor:
-        """For what a chunk has for each pair, (windows, h, s², keys filled up)."""
-        return self.bias.new_empty(self.chunks[0].num_windows, *self.bias.shape)
+        """For what a block has for each pair, (windows * h, s², keys filled up)."""
+        heads, *pair = self.bias.shape
+        return self.bias.new_empty(self._block * heads, *pair)
 
     def _buffer(self, tokens: int) -> Tensor:
         heads, channels = self._queries.shape[3], self._queries.shape[-1]
@@ -130,21 +141,41 @@ class ChunkLoader:
         return self.bias.new_empty(windows, heads, tokens, channels)
 
     def load(self, chunk: Chunk) -> Loaded:
-        """Copy a chunk and compute its weights."""
-        query_buffer, key_buffer, value_buffer, weight_buffer = self._buffers
-        query = self.load_windows(query_buffer, chunk, self._queries)
-        key = self._load_keys(key_buffer, chunk, 0)
-        value = self._load_keys(value_buffer, chunk, 1)
-        weights = weight_buffer[: chunk.num_windows]
-        if self._mask is None:
-            weights.copy_(self.bias)
-        else:
-            logits = weights.unflatten(0, chunk.shape)
-            mask = self._mask[chunk.rows, chunk.cols]
-            torch.add(self.bias.expand_as(logits), mask, out=logits)
-        weights = weights.flatten(0, 1)
-        weights.baddbmm_(query, key.transpose(1, 2), alpha=self._scale)
-        return Loaded(query, key, value, torch.softmax(weights, -1, out=weights))
+        """Copy a chunk."""
+        query_buffer, key_buffer, value_buffer = self._buffers
+        mask = self._mask
+        if mask is not None:
+            mask = mask[chunk.rows, chunk.cols].expand(*chunk.shape, -1, -1, -1)
+            mask = mask.flatten(0, 2)
+        return Loaded(
+            self.load_windows(query_buffer, chunk, self._queries),
+            self._load_keys(key_buffer, chunk, 0),
+            self._load_keys(value_buffer, chunk, 1),
+            mask,
+        )
+
+    def blocks(self, loaded: Loaded) -> Iterator[tuple[slice, Tensor]]:
+        """Weights of a chunk, block by block; the next one overwrites them.
+
+        Yields:
+            Which of the ``n * h``, and their softmax over the keys, (of them, s², keys
+            filled up).
+        """
+        heads = len(self.bias)
+        windows = len(loaded.query) // heads
+        for start in range(0, windows, self._block):
+            stop = min(start + self._block, windows)
+            part = slice(start * heads, stop * heads)
+            weights = self._weights[: part.stop - part.start]
+            logits = weights.unflatten(0, (-1, heads))
+            if loaded.mask is None:
+                logits.copy_(self.bias)
+            else:
+                mask = loaded.mask[start:stop]
+                torch.add(self.bias.expand_as(logits), mask, out=logits)
+            query, key = loaded.query[part], loaded.key[part]
+            weights.baddbmm_(query, key.transpose(1, 2), alpha=self._scale)
+            yield part, torch.softmax(weights, -1, out=weights)
 
     def load_windows(self, buffer: Tensor, chunk: Chunk, windows: Tensor) -> Tensor:
         """Copy a chunk of (B, rows, cols, h, s, s, d) to (n * h, s², d)."""
