@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from focal_mm.ops import FocalGeometry
 from focal_mm.ops.backends.cpu import loading
 from focal_mm.ops.backends.cpu.chunks import plan_chunks, wrapped_parts
+from focal_mm.ops.geometry import OUTSIDE_LOGIT
 from tests.ops.test_focal_attention import random_case, run
 
 
@@ -75,6 +76,8 @@ def test_chunks_of_any_size_give_what_the_reference_gives(seed, windows, monkeyp
         return planned[-1]
 
     monkeypatch.setattr(loading, "plan_chunks", plan)
+    if seed % 2:
+        monkeypatch.setattr(loading, "BLOCK_BYTES", 0)
     output, grads = run(case, "cpu")
     assert all(len(chunks) >= batch * rows * cols / windows for chunks in planned)
     torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-10)
@@ -89,10 +92,40 @@ def test_chunks_of_any_size_give_what_the_reference_gives(seed, windows, monkeyp
         )
 
 
-def test_the_size_of_chunks_bounds_their_logits(monkeypatch):
-    monkeypatch.setattr(loading, "CHUNK_BYTES", 3 * 49 * 64 * 4)
-    maps = torch.zeros(4, 14, 14, 1, 8)
-    bias = torch.zeros(1, 49, 49)
+def test_chunks_bound_their_keys_and_blocks_their_logits(monkeypatch):
+    keys = 49 + (-49 % loading.KEY_ALIGN)
+    monkeypatch.setattr(loading, "CHUNK_BYTES", 3 * keys * 8 * 4)
+    monkeypatch.setattr(loading, "BLOCK_BYTES", 2 * 49 * keys * 4 + 1)
+    maps, bias = torch.randn(4, 21, 7, 1, 8), torch.zeros(1, 49, 49)
     geometry = FocalGeometry(7)
     loader = loading.ChunkLoader(maps, maps, maps, bias, None, [], geometry, 1.0)
-    assert [chunk.num_windows for chunk in loader.chunks] == [2] * 8
+    assert [chunk.num_windows for chunk in loader.chunks] == [3] * 4
+    blocks = [part for part, _ in loader.blocks(loader.load(loader.chunks[0]))]
+    assert blocks == [slice(0, 2), slice(2, 3)]
+
+
+def test_keys_and_values_of_one_projection_are_not_copied():
+    qkv = torch.randn(2, 7, 7, 3, 4, 8)
+    _, key, value = qkv.unbind(3)
+    assert loading.pair(key, value).data_ptr() == key.data_ptr()
+    for other in (value.clone(), torch.randn(2, 7, 7, 4, 8)):
+        torch.testing.assert_close(
+            loading.pair(key, other), torch.stack((key, other)), rtol=0, atol=0
+        )
+    for one, two in ((key, value), (value, key), (key, key)):
+        expected = torch.stack((one, two))
+        torch.testing.assert_close(loading.pair(one, two), expected, rtol=0, atol=0)
+
+
+def test_what_is_hidden_weighs_nothing_and_is_no_denormal_number():
+    maps = torch.zeros(1, 7, 7, 1, 8)
+    pooled = torch.zeros(1, 1, 1, 1, 8)
+    geometry = FocalGeometry(7, focal_window=3, coarse_levels=1)
+    bias, mask = torch.zeros(1, 49, 58), torch.zeros(1, 1, 58)
+    mask[..., 49:] = OUTSIDE_LOGIT
+    arguments = maps, maps, maps, bias, mask, [pooled, pooled], geometry, 1.0
+    loader = loading.ChunkLoader(*arguments)
+    ((_, weights),) = loader.blocks(loader.load(loader.chunks[0]))
+    expected = torch.zeros(1, 49, 64)
+    expected[..., :49] = 1 / 49
+    torch.testing.assert_close(weights, expected, rtol=1e-6, atol=0)

@@ -49,7 +49,7 @@ class _ChunkedAttention(torch.autograd.Function):
         grad_bias = torch.zeros_like(loader.bias)
         sums = KeyGradients(geometry, gradients.shape[:3], bias, query.shape[-2:])
         query_buffer, logit_buffer = loader.query_buffer(), loader.weight_buffer()
-        key_buffer = torch.stack((loader.key_buffer(), loader.key_buffer()))
+        key_buffer = loader.key_buffer()
         for chunk in loader.chunks:
             loaded = loader.load(chunk)
             grads = loader.load_windows(query_buffer, chunk, gradients)

@@ -26,6 +26,22 @@ KEY_ALIGN = 16
 """Keys of a window are filled up to a multiple of this: one vector of float32."""
 
 
+def pair(key: Tensor, value: Tensor) -> Tensor:
+    """Keys and values as one tensor (2, ...).
+
+    A view where they are parts of one projection's output, else a copy.
+    """
+    distance = value.storage_offset() - key.storage_offset()
+    same = (
+        key.untyped_storage().data_ptr() == value.untyped_storage().data_ptr()
+        and key.stride() == value.stride()
+        and distance > 0
+    )
+    if not same:
+        return torch.stack((key, value))
+    return key.as_strided((2, *key.shape), (distance, *key.stride()))
+
+
 class Loaded(NamedTuple):
     """A chunk of ``n`` windows; the next one overwrites it.
 
@@ -88,18 +104,13 @@ class ChunkLoader:
             self._mask = mask.unflatten(0, (rows, cols))[:, :, None]
         self._queries = self.windows(query)
         # Heads first, as in the strips that they are copied to.
-        self._fine = tuple(tokens.permute(0, 3, 1, 2, 4) for tokens in (key, value))
-        self._pooled = [
-            [
-                squares(
-                    pad_region(tokens, geometry, level),
-                    geometry.region_size(level),
-                    geometry.stride(level),
-                )
-                for level, tokens in enumerate(maps)
-            ]
-            for maps in (pooled[:levels], pooled[levels:])
-        ]
+        self._fine = pair(key, value).permute(0, 1, 4, 2, 3, 5)
+        self._pooled = []
+        for level in range(levels):
+            tokens = pair(pooled[level], pooled[levels + level]).flatten(0, 1)
+            region, stride = geometry.region_size(level), geometry.stride(level)
+            views = squares(pad_region(tokens, geometry, level), region, stride)
+            self._pooled.append(views.unflatten(0, (2, batch)))
         heads, area, keys = self.bias.shape
         row_bytes = heads * keys * bias.element_size()
         most = CHUNK_BYTES // (row_bytes * query.shape[-1])
@@ -107,11 +118,7 @@ class ChunkLoader:
         most = max(1, BLOCK_BYTES // (row_bytes * area))
         self._block = min(most, self.chunks[0].num_windows)
         self._strip = bias.new_empty(math.prod(self._strip_shape(self.chunks[0])))
-        self._buffers = (
-            self.query_buffer(),
-            self.key_buffer(),
-            self.key_buffer(),
-        )
+        self._buffers = self.query_buffer(), self.key_buffer()
         self._weights = self.weight_buffer()
 
     def windows(self, tokens: Tensor) -> Tensor:
@@ -121,13 +128,13 @@ class ChunkLoader:
 
     def query_buffer(self) -> Tensor:
         """For what a chunk has for each query, (windows, h, s², d)."""
-        return self._buffer(self._geometry.window_area)
+        return self._buffer(1, self._geometry.window_area)[0]
 
     def key_buffer(self) -> Tensor:
-        """For what a chunk has for each key, (windows, h, keys filled up, d)."""
-        buffer = self._buffer(self.bias.shape[-1])
+        """For keys and values of a chunk, (2, windows, h, keys filled up, d)."""
+        buffer = self._buffer(2, self.bias.shape[-1])
         # Never written again: numbers that a weight of zero may be multiplied with.
-        buffer[:, :, self._num_keys :] = 0
+        buffer[..., self._num_keys :, :] = 0
         return buffer
 
     def weight_buffer(self) -> Tensor:
@@ -135,22 +142,21 @@ class ChunkLoader:
         heads, *pair = self.bias.shape
         return self.bias.new_empty(self._block * heads, *pair)
 
-    def _buffer(self, tokens: int) -> Tensor:
+    def _buffer(self, count: int, tokens: int) -> Tensor:
         heads, channels = self._queries.shape[3], self._queries.shape[-1]
         windows = self.chunks[0].num_windows
-        return self.bias.new_empty(windows, heads, tokens, channels)
+        return self.bias.new_empty(count, windows, heads, tokens, channels)
 
     def load(self, chunk: Chunk) -> Loaded:
         """Copy a chunk."""
-        query_buffer, key_buffer, value_buffer = self._buffers
+        query_buffer, key_buffer = self._buffers
         mask = self._mask
         if mask is not None:
             mask = mask[chunk.rows, chunk.cols].expand(*chunk.shape, -1, -1, -1)
             mask = mask.flatten(0, 2)
         return Loaded(
             self.load_windows(query_buffer, chunk, self._queries),
-            self._load_keys(key_buffer, chunk, 0),
-            self._load_keys(value_buffer, chunk, 1),
+            *self._load_keys(key_buffer, chunk),
             mask,
         )
 
@@ -184,30 +190,28 @@ class ChunkLoader:
         loaded.view(source.shape).copy_(source)
         return loaded.flatten(0, 1)
 
-    def _load_keys(self, buffer: Tensor, chunk: Chunk, which: int) -> Tensor:
-        """Copy a chunk's keys (0) or values (1) to (n * h, keys filled up, d)."""
+    def _load_keys(self, buffer: Tensor, chunk: Chunk) -> Tensor:
+        """Copy a chunk's keys and values to (2, n * h, keys filled up, d)."""
         geometry = self._geometry
-        strip = self._load_strip(chunk, self._fine[which]).permute(0, 2, 3, 1, 4)
-        views = [squares(strip, geometry.halo_size, geometry.window_size)]
-        views += map(chunk.of, self._pooled[which])
-        loaded = buffer[: chunk.num_windows]
-        targets, start = loaded.unflatten(0, chunk.shape), 0
+        strip = self._load_strip(chunk).flatten(0, 1).permute(0, 2, 3, 1, 4)
+        fine = squares(strip, geometry.halo_size, geometry.window_size)
+        views = [fine.unflatten(0, (2, -1))]
+        parts = slice(None), chunk.images, chunk.rows, chunk.cols
+        views += [pooled[parts] for pooled in self._pooled]
+        loaded = buffer[:, : chunk.num_windows]
+        targets, start = loaded.unflatten(1, chunk.shape), 0
         for view in views:
-            sides = view.shape[4:6]
-            target = targets.narrow(4, start, math.prod(sides))
-            target.unflatten(4, sides).copy_(view)
+            sides = view.shape[5:7]
+            target = targets.narrow(5, start, math.prod(sides))
+            target.unflatten(5, sides).copy_(view)
             start += math.prod(sides)
-        return loaded.flatten(0, 1)
+        return loaded.flatten(1, 2)
 
-    def _load_strip(self, chunk: Chunk, tokens: Tensor) -> Tensor:
-        """What the halos of a chunk cover together, contiguous.
-
-        Args:
-            chunk: The chunk.
-            tokens: (B, h, H, W, d).
+    def _load_strip(self, chunk: Chunk) -> Tensor:
+        """Keys and values that the halos of a chunk cover together, contiguous.
 
         Returns:
-            (images, h, rows * s + 2e, cols * s + 2e, d).
+            (2, images, h, rows * s + 2e, cols * s + 2e, d).
         """
         size, margin = self._geometry.window_size, self._geometry.expand_size
         shape = self._strip_shape(chunk)
@@ -215,16 +219,16 @@ class ChunkLoader:
         rows, cols = (
             wrapped_parts(part.start * size, part.stop * size, margin, side)
             for part, side in zip(
-                (chunk.rows, chunk.cols), tokens.shape[2:4], strict=True
+                (chunk.rows, chunk.cols), self._fine.shape[3:5], strict=True
             )
         )
         for (to_rows, at_rows), (to_cols, at_cols) in itertools.product(rows, cols):
-            source = tokens[chunk.images, :, at_rows, at_cols]
-            strip[:, :, to_rows, to_cols].copy_(source)
+            source = self._fine[:, chunk.images, :, at_rows, at_cols]
+            strip[..., to_rows, to_cols, :].copy_(source)
         return strip
 
     def _strip_shape(self, chunk: Chunk) -> tuple[int, ...]:
         size, margin = self._geometry.window_size, self._geometry.expand_size
         images, *grid = chunk.shape
         heads, channels = self._queries.shape[3], self._queries.shape[-1]
-        return images, heads, *(n * size + 2 * margin for n in grid), channels
+        return 2, images, heads, *(n * size + 2 * margin for n in grid), channels
