@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from focal_mm.layers.linear import call_linear
 from focal_mm.ops import FocalGeometry, TopKGeometry, focal_attention, topk_attention
 from focal_mm.ops.geometry import (
     WindowPyramid,
@@ -91,7 +92,7 @@ class MultiLevelAttention(nn.Module, abc.ABC):
             (B, H, W, C).
         """
         query, key, value = (
-            self.qkv(x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
+            call_linear(self.qkv, x).unflatten(-1, (3, self.num_heads, -1)).unbind(-3)
         )
         # Pooled tokens are keys and values only: their queries are not computed.
         channels = x.shape[-1]
@@ -113,7 +114,7 @@ class MultiLevelAttention(nn.Module, abc.ABC):
             dropout_p=self.attn_drop_rate if self.training else 0.0,
             backend=self.backend,
         )
-        return self.proj_drop(self.proj(out.flatten(-2)))
+        return self.proj_drop(call_linear(self.proj, out.flatten(-2)))
 
 
 class FocalAttention(MultiLevelAttention):

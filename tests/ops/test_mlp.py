@@ -1,75 +1,95 @@
-"""The MLP in chunks of tokens against the plain layers."""
+"""Linear layers and the MLP by oneDNN, in chunks of tokens, against PyTorch's own."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 
+from focal_mm.layers.linear import call_linear
 from focal_mm.layers.mlp import Mlp
-from focal_mm.ops import mlp as module
+from focal_mm.ops import linear as linear_module
+from focal_mm.ops import mlp as mlp_module
+from focal_mm.ops.linear import linear
+from focal_mm.ops.mlp import mlp
+
+REASON = linear_module._why_not_onednn()
+onednn = pytest.mark.skipif(bool(REASON), reason=f"oneDNN is not used: {REASON}")
+CLOSE = dict(rtol=1e-5, atol=1e-5)
 
 
 @pytest.fixture
-def chunked(monkeypatch):
-    """All MLPs in chunks of three tokens (hidden 32); returns the chunked calls."""
-    monkeypatch.setattr(module, "LARGE_BYTES", 0)
-    monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 32 * 8)
-    calls = []
-    apply = module._ChunkedMlp.apply
+def products(monkeypatch):
+    """MLPs in chunks of three tokens (hidden 32); returns the products' sizes."""
+    monkeypatch.setattr(mlp_module, "CHUNK_BYTES", 3 * 32 * 4)
+    seen = []
 
-    def counted(*arguments):
-        calls.append(arguments[-1])
-        return apply(*arguments)
+    def counting(call):
+        def counted(*arguments):
+            seen.append(len(arguments[0]))
+            return call(*arguments)
 
-    monkeypatch.setattr(module._ChunkedMlp, "apply", counted)
-    return calls
+        return counted
+
+    for name in ("product", "product_gelu"):
+        counted = counting(getattr(linear_module, name))
+        for module in (linear_module, mlp_module):
+            monkeypatch.setattr(module, name, counted)
+    linear_module._onednn_works()
+    seen.clear()
+    return seen
 
 
-def arguments():
+def plain_mlp(x, weight1, bias1, weight2, bias2):
+    return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
+
+
+MLP_SHAPES = (2, 5, 4, 8), (32, 8), (32,), (8, 32), (8,)
+LINEAR_SHAPES = (2, 5, 4, 8), (24, 8), (24,)
+
+
+def arguments(shapes, dtype=torch.float32):
     torch.manual_seed(0)
-    shapes = (2, 5, 4, 8), (32, 8), (32,), (8, 32), (8,)
-    return [torch.randn(s, dtype=torch.float64, requires_grad=True) for s in shapes]
+    tensors = [torch.randn(shape, dtype=torch.float64) for shape in shapes]
+    return [tensor.to(dtype).requires_grad_() for tensor in tensors]
 
 
-def test_outputs_and_gradients_are_those_of_the_layers(chunked):
-    given = arguments()
-    x, weight1, bias1, weight2, bias2 = given
-    expected = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-    output = module.mlp(*given)
-    assert chunked == [True]
-    torch.testing.assert_close(output, expected, rtol=1e-12, atol=1e-12)
-    weight = torch.randn(output.shape, dtype=output.dtype)
-    grads = torch.autograd.grad(output, given, weight)
-    torch.testing.assert_close(
-        grads, torch.autograd.grad(expected, given, weight), rtol=1e-11, atol=1e-11
-    )
-    # A gradient that is not contiguous.
-    weight = torch.randn(5, 4, 8, 2, dtype=output.dtype).permute(3, 0, 1, 2)
-    output = module.mlp(*given)
-    expected = F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
-    grads = torch.autograd.grad(output, given, weight)
-    torch.testing.assert_close(
-        grads, torch.autograd.grad(expected, given, weight), rtol=1e-11, atol=1e-11
-    )
-
-
-def test_nothing_is_kept_where_no_gradient_is_wanted(chunked):
-    given = arguments()
+@onednn
+@pytest.mark.parametrize("contiguous", [True, False])
+@pytest.mark.parametrize(
+    ("fast", "plain", "shapes", "calls"),
+    [
+        (linear, F.linear, LINEAR_SHAPES, [40, 40]),
+        (mlp, plain_mlp, MLP_SHAPES, 4 * [*([3] * 13), 1]),
+    ],
+    ids=["linear", "mlp"],
+)
+def test_outputs_and_gradients_are_those_of_the_layers_in_float64(
+    fast, plain, shapes, calls, contiguous, products
+):
+    given, exact = arguments(shapes), arguments(shapes, torch.float64)
+    output, expected = fast(*given), plain(*exact)
+    torch.testing.assert_close(output.double(), expected, **CLOSE)
+    weight = torch.randn(output.shape, dtype=torch.float64)
+    if not contiguous:
+        weight = torch.randn(*output.shape[1:], 2, dtype=torch.float64).movedim(-1, 0)
+    grads = torch.autograd.grad(output, given, weight.float())
+    wanted = torch.autograd.grad(expected, exact, weight)
+    for grad, want in zip(grads, wanted, strict=True):
+        torch.testing.assert_close(grad.double(), want, rtol=1e-4, atol=1e-4)
+    assert sorted(products) == sorted(calls)
     with torch.no_grad():
-        output = module.mlp(*given)
-    assert chunked == [False]
-    torch.testing.assert_close(output, module.mlp(*given).detach())
-    assert not module.mlp(*(tensor.detach() for tensor in given)).requires_grad
-    assert chunked == [False, True, False]
+        torch.testing.assert_close(fast(*given).double(), expected, **CLOSE)
 
 
+@onednn
 @pytest.mark.parametrize("frozen", ["fc1", "fc2", "input"])
-def test_frozen_parts_get_no_gradient_and_the_others_do(chunked, frozen):
-    layer = Mlp(8, 32, 0.0).double()
-    x = torch.randn(7, 8, dtype=torch.float64, requires_grad=frozen != "input")
+def test_frozen_parts_get_no_gradient_and_the_others_do(products, frozen):
+    layer = Mlp(8, 32, 0.0)
+    x = torch.randn(7, 8, requires_grad=frozen != "input")
     if frozen != "input":
         getattr(layer, frozen).requires_grad_(False)
     layer(x).sum().backward()
-    assert chunked == [True]
+    call_linear(layer.fc1, x).sum().backward()
+    assert products
     assert (x.grad is None) == (frozen == "input")
     for name in ("fc1", "fc2"):
         linear = getattr(layer, name)
@@ -77,32 +97,64 @@ def test_frozen_parts_get_no_gradient_and_the_others_do(chunked, frozen):
         assert (linear.bias.grad is None) == (frozen == name)
 
 
-def test_layers_that_are_more_than_a_weight_are_called(chunked):
+@onednn
+def test_layers_that_are_more_than_a_weight_are_called(products):
     layer, x = Mlp(8, 32, 0.0), torch.randn(7, 8)
     seen = []
     handle = layer.fc1.register_forward_hook(lambda *call: seen.append(call[1][0]))
     hooked = layer(x)
+    call_linear(layer.fc1, x)
     handle.remove()
-    assert len(seen) == 1
-    assert not chunked
-    torch.testing.assert_close(layer(x), hooked)
-    assert len(chunked) == 1
+    assert len(seen) == 2
+    assert not products
+    torch.testing.assert_close(layer(x), hooked, **CLOSE)
+    assert len(products) == 6
+    products.clear()
 
     class Adapted(torch.nn.Linear):
         def forward(self, x):
             return super().forward(x) + 1
 
     layer.fc2.__class__ = Adapted
-    torch.testing.assert_close(layer(x), hooked + 1)
+    torch.testing.assert_close(layer(x), hooked + 1, **CLOSE)
     dropping = Mlp(8, 32, 0.5)
     assert (dropping(torch.ones(64, 8)) == 0).any()
-    assert len(chunked) == 1
+    assert not products
 
 
-def test_mixed_precision_and_compilers_get_the_plain_layers(chunked):
-    layer, x = Mlp(8, 32, 0.0), torch.randn(7, 8)
+@pytest.mark.parametrize("layer", [Mlp(8, 32, 0.0), torch.nn.Linear(8, 5)])
+def test_what_onednn_is_not_for_goes_to_pytorch(products, layer):
+    call = layer if isinstance(layer, Mlp) else lambda x: call_linear(layer, x)
+    x = torch.randn(7, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert layer(x).dtype == torch.bfloat16
-    compiled = torch.compile(layer, backend="eager", fullgraph=True, dynamic=False)
+        assert call(x).dtype == torch.bfloat16
+    compiled = torch.compile(call, backend="eager", fullgraph=True, dynamic=False)
+    torch.testing.assert_close(compiled(x), call(x), **CLOSE)
+    products.clear()
     compiled(x)
-    assert not chunked
+    assert call(x[:0]).shape == (0, call(x[:1]).shape[1])
+    products.clear()
+    with torch.backends.mkldnn.flags(enabled=False):
+        call(x)
+    layer.double()(x.double())
+    assert not products
+    layer.float()
+
+
+def test_a_pytorch_whose_operator_differs_is_not_used_and_that_is_said(monkeypatch):
+    logged = []
+    monkeypatch.setattr(linear_module, "print_log", lambda text, _: logged.append(text))
+    for broken, reason in (
+        (lambda *_: torch.zeros(3, 5), "differ"),
+        (lambda *_: torch.ops.mkldnn.no_such_operator(), "no_such_operator"),
+    ):
+        linear_module._why_not_onednn.cache_clear()
+        linear_module._onednn_works.cache_clear()
+        monkeypatch.setattr(linear_module, "product", broken)
+        given = arguments(LINEAR_SHAPES)
+        torch.testing.assert_close(linear(*given), F.linear(*given))
+        linear(*given)
+        assert reason in logged[-1]
+    assert len(logged) == 2
+    linear_module._why_not_onednn.cache_clear()
+    linear_module._onednn_works.cache_clear()
