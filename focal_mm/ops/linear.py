@@ -12,7 +12,7 @@ import functools
 import torch
 import torch.nn.functional as F
 from mmengine.logging import print_log
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
@@ -76,12 +76,17 @@ def _autocasts() -> bool:
 
 
 def takes_onednn(x: Tensor, *parameters: Tensor) -> bool:
-    """Whether linear layers of these tensors are oneDNN's."""
+    """Whether linear layers of these tensors are oneDNN's.
+
+    Not those of tensor subclasses (sharded, fake, quantised): they know PyTorch's own.
+    """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
         return False
+    tensors = (x, *parameters)
     return (
-        all(tensor.dtype == torch.float32 for tensor in (x, *parameters))
-        and x.device.type == "cpu"
+        all(type(tensor) in (Tensor, nn.Parameter) for tensor in tensors)
+        and all(tensor.dtype == torch.float32 for tensor in tensors)
+        and all(tensor.device.type == "cpu" for tensor in tensors)
         and x.numel() > 0
         and not _autocasts()
         and torch.backends.mkldnn.enabled

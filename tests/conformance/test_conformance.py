@@ -35,15 +35,27 @@ OUTPUT_TOLERANCE = 1e-5
 GRADIENT_TOLERANCE = 1e-4
 
 
+def device_of(backend):
+    """The kernels' own device where there is one; else they are interpreted."""
+    cuda = backend == "triton" and torch.cuda.is_available()
+    return torch.device("cuda" if cuda else "cpu")
+
+
+@pytest.fixture(autouse=True)
+def full_precision_convolutions():
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        yield
+
+
 def with_backends(names):
     """Each case with each backend that its version of the block can run on."""
     return [(name, backend) for name in names for backend in BACKENDS[name[:2]]]
 
 
-def part(data, prefix):
+def part(data, prefix, device):
     """Tensors whose names start with ``prefix``, without it."""
     return {
-        name.removeprefix(prefix): torch.from_numpy(data[name])
+        name.removeprefix(prefix): torch.from_numpy(data[name]).to(device)
         for name in data.files
         if name.startswith(prefix)
     }
@@ -54,12 +66,13 @@ def build(case, backend, **overrides):
         case["kwargs"], version=case["version"], img_size=case["img_size"]
     )
     config.pop("type")
-    return FocalTransformer(**{**config, "attn_backend": backend, **overrides})
+    config.update(attn_backend=backend, **overrides)
+    return FocalTransformer(**config).to(device_of(backend))
 
 
 def linear_head(converted):
     weight = converted["head.fc.weight"]
-    head = nn.Linear(*reversed(weight.shape))
+    head = nn.Linear(*reversed(weight.shape), device=weight.device)
     head.load_state_dict({"weight": weight, "bias": converted["head.fc.bias"]})
     return head
 
@@ -91,7 +104,9 @@ def test_released_network(name, backend, conformance_dir, relative_error):
     """Whole networks: every stage, the logits, and the gradients."""
     case = json.loads((conformance_dir / "index.json").read_text())[name]
     with np.load(conformance_dir / f"{name}.npz") as data:
-        state, io, gradients = (part(data, p) for p in ("sd/", "io/", "grad/"))
+        state, io, gradients = (
+            part(data, p, device_of(backend)) for p in ("sd/", "io/", "grad/")
+        )
     converted = convert_released(state)
     model, head = build(case, backend), linear_head(converted)
     model.load_state_dict(backbone_part(converted), strict=True)
@@ -123,7 +138,7 @@ def test_released_stage(name, backend, relative_error):
     case = SUBSET["cases"][name]
     with np.load(HERE / "subset.npz") as data:
         state, io, gradients = (
-            part(data, f"{name}/{p}/") for p in ("sd", "io", "grad")
+            part(data, f"{name}/{p}/", device_of(backend)) for p in ("sd", "io", "grad")
         )
     converted = convert_released(state)
     first, last = sorted(int(key[-1]) for key in io if key.startswith("stage"))
