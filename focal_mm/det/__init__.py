@@ -1,5 +1,6 @@
 """Detection components that MMDetection lacks; needs the ``det`` extra."""
 
+from focal_mm.det.instaboost import ManyContoursInstaBoost
 from focal_mm.det.necks import BiFPN
 from focal_mm.det.reppoints_v2 import RepPointsV2, RepPointsV2Head
 from focal_mm.det.sparse_roi_head import ClippingSparseRoIHead
@@ -9,6 +10,7 @@ __all__ = [
     "BiFPN",
     "ClippingSparseRoIHead",
     "DetMaskTTAModel",
+    "ManyContoursInstaBoost",
     "RepPointsV2",
     "RepPointsV2Head",
 ]

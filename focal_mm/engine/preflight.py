@@ -21,7 +21,8 @@ from focal_mm.engine.launch import dicts_within, type_name
 # The task libraries, and the extra that installs each.
 _EXTRAS = {"mmdet": "det", "mmseg": "seg", "mmpretrain": "cls"}
 # Transforms that need a package of their own, and the extra that installs it.
-_TRANSFORM_PACKAGES = {"InstaBoost": ("instaboostfast", "instaboost")}
+_INSTABOOST = "instaboostfast", "instaboost"
+_TRANSFORM_PACKAGES = {"InstaBoost": _INSTABOOST, "ManyContoursInstaBoost": _INSTABOOST}
 
 
 @dataclass(frozen=True)

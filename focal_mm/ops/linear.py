@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from mmengine.logging import print_log
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
@@ -78,9 +79,12 @@ def _autocasts() -> bool:
 def takes_onednn(x: Tensor, *parameters: Tensor) -> bool:
     """Whether linear layers of these tensors are oneDNN's.
 
-    Not those of tensor subclasses (sharded, fake, quantised): they know PyTorch's own.
+    Not those of tensor subclasses (sharded, fake, quantised), and not where operators
+    are watched (to count FLOPs): these know PyTorch's own.
     """
     if torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    if _get_current_dispatch_mode() is not None:
         return False
     tensors = (x, *parameters)
     return (

@@ -58,7 +58,7 @@ def load(row: str, options: list[str]) -> Config:
     # Neither is about the data: large rows need a GPU, HTC++ a package of its own.
     cfg.optim_wrapper.type = "OptimWrapper"
     pipeline = cfg.train_dataloader.dataset.pipeline
-    pipeline[:] = [step for step in pipeline if step.type != "InstaBoost"]
+    pipeline[:] = [step for step in pipeline if "InstaBoost" not in step.type]
     return cfg
 
 

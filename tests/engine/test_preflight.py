@@ -193,7 +193,9 @@ def test_missing_task_library(coco_config, monkeypatch):
     ],
     ids=["plain", "nested lists", "nested dicts"],
 )
-@pytest.mark.parametrize("name", ["InstaBoost", "mmdet.InstaBoost"])
+@pytest.mark.parametrize(
+    "name", ["InstaBoost", "mmdet.InstaBoost", "ManyContoursInstaBoost"]
+)
 def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap, name):
     make_coco(tmp_path / "data" / "coco", ("train", "val"))
     loader = coco_config.train_dataloader
@@ -214,5 +216,5 @@ def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap,
         if installed:
             preflight.check_train(coco_config)
     line = line_of(preflight.check_train, coco_config)
-    assert "train_dataloader uses InstaBoost" in line
+    assert f"train_dataloader uses {name.split('.')[-1]}" in line
     assert "focal_mm[instaboost]" in line

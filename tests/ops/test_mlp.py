@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils.flop_counter import FlopCounterMode
 
 from focal_mm.layers.linear import call_linear
 from focal_mm.layers.mlp import Mlp
@@ -139,6 +140,10 @@ def test_what_onednn_is_not_for_goes_to_pytorch(products, layer):
         call(x)
     layer.double()(x.double())
     layer.float()
+    with FlopCounterMode(display=False) as counter:
+        call(x)
+    weights = [p for p in layer.parameters() if p.ndim == 2]
+    assert counter.get_total_flops() == 2 * sum(len(x) * p.numel() for p in weights)
     with FakeTensorMode(allow_non_fake_inputs=True) as fakes:
         assert len(call(fakes.from_tensor(x))) == len(x)
     assert not products

@@ -6,7 +6,7 @@ _base_ = "./coco_instance.py"
 
 # Its authors' settings.
 instaboost = dict(
-    type="InstaBoost",
+    type="ManyContoursInstaBoost",
     action_candidate=("normal", "horizontal", "skip"),
     action_prob=(1, 0, 0),
     scale=(0.8, 1.2),

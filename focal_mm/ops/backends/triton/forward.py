@@ -13,6 +13,7 @@ from focal_mm.ops.backends.triton.tiles import (
     key_tile,
     load_tokens,
     query_tile,
+    softmax_step,
     store_tokens,
 )
 
@@ -118,13 +119,9 @@ def forward_kernel(
                     m[:, None], n[None, :], i, j, rows, cols, S, PADS[0], SHIFT
                 )
                 logits += tl.where(hidden, OUTSIDE, 0.0)
-            higher = tl.maximum(peak, tl.max(logits, 1))
-            weight = tl.exp2(logits - higher[:, None])
-            shrink = tl.exp2(peak - higher)
-            total = total * shrink + tl.sum(weight, 1)
-            product = dot(weight.to(v.dtype), v, PRECISION, WIDEN)
-            acc = acc * shrink[:, None] + product
-            peak = higher
+            acc, total, peak = softmax_step(
+                logits, v, acc, total, peak, PRECISION, WIDEN
+            )
         bias_row += aligned(SIZES[group] * SIZES[group])
         if group > 0:
             tokens = rows * cols * (STEPS[group] * STEPS[group])

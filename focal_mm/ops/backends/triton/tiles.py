@@ -140,3 +140,29 @@ def dot(a, b, PRECISION: tl.constexpr, WIDEN: tl.constexpr):
         a = a.to(tl.float32)
         b = b.to(tl.float32)
     return tl.dot(a, b, input_precision=PRECISION)
+
+
+@triton.jit
+def softmax_step(
+    logits, v, acc, total, peak, PRECISION: tl.constexpr, WIDEN: tl.constexpr
+):
+    """One tile of keys of an online softmax.
+
+    Args:
+        logits: (queries, keys), in units of log 2.
+        v: Values of the keys.
+        acc: Weighted sum of the values so far, in units of ``2**-peak``.
+        total: Sum of the weights so far, likewise.
+        peak: The largest logit of each query so far.
+        PRECISION: As :func:`dot`'s.
+        WIDEN: As :func:`dot`'s.
+
+    Returns:
+        ``acc``, ``total`` and ``peak`` with these keys.
+    """
+    higher = tl.maximum(peak, tl.max(logits, 1))
+    weight = tl.exp2(logits - higher[:, None])
+    shrink = tl.exp2(peak - higher)
+    total = total * shrink + tl.sum(weight, 1)
+    product = dot(weight.to(v.dtype), v, PRECISION, WIDEN)
+    return acc * shrink[:, None] + product, total, higher

@@ -6,9 +6,9 @@ import triton
 import triton.language as tl
 
 from focal_mm.ops.backends.triton.tiles import (
-    dot,
     load_tokens,
     query_tile,
+    softmax_step,
     store_tokens,
 )
 from focal_mm.ops.topk.triton.tiles import key_tile, query_entry
@@ -106,13 +106,9 @@ def topk_forward_kernel(
                 PRECISION,
                 WIDEN,
             )
-            higher = tl.maximum(peak, tl.max(logits, 1))
-            weight = tl.exp2(logits - higher[:, None])
-            shrink = tl.exp2(peak - higher)
-            total = total * shrink + tl.sum(weight, 1)
-            product = dot(weight.to(v.dtype), v, PRECISION, WIDEN)
-            acc = acc * shrink[:, None] + product
-            peak = higher
+            acc, total, peak = softmax_step(
+                logits, v, acc, total, peak, PRECISION, WIDEN
+            )
         index += counts[level]
 
     height = rows * S
