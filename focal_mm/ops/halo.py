@@ -22,30 +22,20 @@ from focal_mm.ops.geometry import (
 )
 
 
-def wrap(
-    tokens: Tensor, margin: int, top: int = 0, bottom: int | None = None
-) -> Tensor:
-    """Rows of a map with ``margin`` tokens around them, from its far side at borders.
+def wrap(tokens: Tensor, margin: int) -> Tensor:
+    """A map with ``margin`` tokens around it, from its far side.
 
     Args:
         tokens: (B, H, W, ...).
         margin: Tokens on each side, at most H and W.
-        top: The first row: 0, or at least ``margin``.
-        bottom: The row after the last: H (the default), or at most H - ``margin``.
 
     Returns:
-        (B, bottom - top + 2 * margin, W + 2 * margin, ...).
+        (B, H + 2 * margin, W + 2 * margin, ...).
     """
-    height = tokens.shape[1]
-    bottom = height if bottom is None else bottom
     if margin == 0:
-        return tokens[:, top:bottom]
-    rows = tokens[:, max(top - margin, 0) : bottom + margin]
-    above = [tokens[:, -margin:]] if top == 0 else []
-    below = [tokens[:, :margin]] if bottom == height else []
-    if above or below:
-        rows = torch.cat((*above, rows, *below), dim=1)
-    return torch.cat((rows[:, :, -margin:], rows, rows[:, :, :margin]), dim=2)
+        return tokens
+    tokens = torch.cat((tokens[:, -margin:], tokens, tokens[:, :margin]), dim=1)
+    return torch.cat((tokens[:, :, -margin:], tokens, tokens[:, :, :margin]), dim=2)
 
 
 def pad_region(pooled: Tensor, geometry: FocalGeometry, level: int) -> Tensor:
