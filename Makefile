@@ -15,7 +15,7 @@ setup:  ## Make .venv from the pinned versions (compiles mmcv the first time)
 	@$(RUNNER) tools/setup_env.py $(if $(PYTHON),--this-python)
 
 demo: setup  ## Train, evaluate and draw Mask R-CNN with Focal-Tiny on toy data
-	.venv/bin/python tools/demo.py
+	.venv/bin/python demo/train_demo.py
 
 test: lint  ## Check the style and run the quick tests
 	.venv/bin/python -m pytest -m "not slow"

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focal_mm.ops.geometry import (
+from focal_mm.ops.window.geometry import (
     FocalGeometry,
     halo_sources,
     merge_halo_bias,

@@ -1,5 +1,48 @@
 """Errors that the person at the command line can put right."""
 
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable
+
+from focal_mm.checkpoint.errors import CheckpointError
+
 
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
+
+
+def run_guarded(
+    program: str, action: Callable[[], int | None], stopped: str = "stopped by the user"
+) -> int:
+    """Run what a command line does; what its user can put right becomes one line.
+
+    SIGTERM stops it as Ctrl-C does. Of several processes the first one speaks.
+
+    Args:
+        program: Name at the beginning of the line.
+        action: The work; what it returns is the exit code.
+        stopped: What to say if the user stops it.
+
+    Returns:
+        The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
+        if it was stopped.
+    """
+
+    def say(line: str) -> None:
+        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+            print(f"{program}: {line}", file=sys.stderr)
+
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return action() or 0
+    except (UserError, CheckpointError) as error:
+        say(str(error))
+        return 1
+    except KeyboardInterrupt:
+        logging.shutdown()
+        say(stopped)
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)

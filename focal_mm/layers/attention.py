@@ -12,12 +12,9 @@ from torch import Tensor, nn
 
 from focal_mm.layers.linear import call_linear
 from focal_mm.ops import FocalGeometry, TopKGeometry, focal_attention, topk_attention
-from focal_mm.ops.geometry import (
-    WindowPyramid,
-    region_bias_index,
-    window_bias_index,
-)
+from focal_mm.ops.common.pyramid import WindowPyramid
 from focal_mm.ops.topk.geometry import offset_grid
+from focal_mm.ops.window.geometry import region_bias_index, window_bias_index
 
 
 class MultiLevelAttention(nn.Module, abc.ABC):

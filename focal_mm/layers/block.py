@@ -10,7 +10,7 @@ from focal_mm.layers.attention import attention_of
 from focal_mm.layers.drop_path import DropPath
 from focal_mm.layers.mlp import Mlp
 from focal_mm.layers.pooling import SubWindowPooling, centre_to
-from focal_mm.ops.geometry import WindowPyramid
+from focal_mm.ops.common.pyramid import WindowPyramid
 
 
 class FocalBlock(nn.Module):

@@ -18,7 +18,7 @@ from focal_mm.layers import FocalBlock, make_downsample, make_stem
 from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
 from focal_mm.models.stage import FocalStage
-from focal_mm.ops import TOPK_BACKENDS, check_backend_name
+from focal_mm.ops import BACKENDS, TOPK_BACKENDS, check_backend_name
 
 
 @MODELS.register_module()
@@ -158,7 +158,7 @@ class FocalTransformer(BaseModule):
             use_shift=use_shift,
         )
         check_backend_name(
-            attn_backend, TOPK_BACKENDS if key_selection == "topk" else None
+            attn_backend, TOPK_BACKENDS if key_selection == "topk" else BACKENDS
         )
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
         embed_dims = self.arch.embed_dims

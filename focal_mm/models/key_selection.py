@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 from focal_mm.layers import POOLINGS
 from focal_mm.ops import FocalGeometry, TopKGeometry
-from focal_mm.ops.geometry import WindowPyramid
+from focal_mm.ops.common.pyramid import WindowPyramid
 
 EXPAND_LAYERS = ("all", "even", "odd")
 MOST_FOCAL_LEVELS = {"window": 3, "topk": 2}

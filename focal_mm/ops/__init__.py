@@ -1,17 +1,17 @@
 """Focal attention as a function of tensors."""
 
-from focal_mm.ops.functional import (
-    BackendSupport,
+from focal_mm.ops.common.dispatch import check_backend_name
+from focal_mm.ops.topk import TOPK_BACKENDS, TopKGeometry, topk_attention
+from focal_mm.ops.window import (
+    BACKENDS,
+    FocalGeometry,
     backend_support,
-    check_backend_name,
     focal_attention,
 )
-from focal_mm.ops.geometry import FocalGeometry
-from focal_mm.ops.topk import TOPK_BACKENDS, TopKGeometry, topk_attention
 
 __all__ = [
+    "BACKENDS",
     "TOPK_BACKENDS",
-    "BackendSupport",
     "FocalGeometry",
     "TopKGeometry",
     "backend_support",

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 
 from focal_mm.checkpoint import interpolate
 from focal_mm.ops import FocalGeometry, focal_attention
-from focal_mm.ops.geometry import halo_sources, merge_halo_bias
+from focal_mm.ops.window.geometry import halo_sources, merge_halo_bias
 
 CPU = torch.device("cpu")
 

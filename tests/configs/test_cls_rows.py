@@ -18,9 +18,9 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from demo.toy.imagefolder import ImageFolderSpec, write_imagefolder
 from focal_mm.analysis import zoo
 from focal_mm.analysis.complexity import measure
-from focal_mm.toy.imagefolder import ImageFolderSpec, write_imagefolder
 
 CLS = Path(__file__).parents[2] / "configs" / "cls"
 EXAMPLES = CLS / "examples"

@@ -21,9 +21,9 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
+from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.shapes import CLASSES, MIN_SIZE
 from focal_mm.models.presets import parse_arch
-from focal_mm.toy.coco import CocoSpec, write_coco
-from focal_mm.toy.shapes import CLASSES, MIN_SIZE
 
 DET = Path(__file__).parents[2] / "configs" / "det"
 ROWS = sorted([*DET.glob("*.py"), *DET.glob("ablations/*.py")])

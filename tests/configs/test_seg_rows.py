@@ -19,8 +19,8 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
+from demo.toy.ade import AdeSpec, write_ade
 from focal_mm.engine.main import test as run_test
-from focal_mm.toy.ade import AdeSpec, write_ade
 
 SEG = Path(__file__).parents[2] / "configs" / "seg"
 ROWS = sorted(SEG.glob("*.py"))

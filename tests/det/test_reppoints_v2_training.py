@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from focal_mm.toy.coco import CocoSpec, write_coco
+from demo.toy.coco import CocoSpec, write_coco
 
 CONFIG = Path(__file__).parents[2] / "configs/det/demo/reppointsv2_shapes.py"
 

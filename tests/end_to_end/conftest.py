@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from focal_mm.toy.coco import CocoSpec, write_coco
-from focal_mm.toy.shapes import CLASSES
+from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.shapes import CLASSES
 
 ROOT = Path(__file__).parents[2]
 CONFIG = ROOT / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py"

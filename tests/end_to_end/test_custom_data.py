@@ -11,9 +11,9 @@ import pytest
 from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
+from demo.toy.shapes import CLASSES
 from focal_mm.engine import cli, preflight
 from focal_mm.engine.errors import UserError
-from focal_mm.toy.shapes import CLASSES
 
 ROOT = Path(__file__).parents[2]
 DET = ROOT / "configs" / "det"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from mmdet.apis import DetInferencer
 
-from focal_mm.toy.shapes import CLASSES
+from demo.toy.shapes import CLASSES
 
 
 def test_det_inferencer(unbroken_run, toy_config, toy_data):

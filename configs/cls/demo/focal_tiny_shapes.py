@@ -1,4 +1,4 @@
-# Focal-Tiny on the toy shapes of tools/make_toy_data.py, trained from scratch in a few
+# Focal-Tiny on the toy shapes of demo/make_toy_data.py, trained from scratch in a few
 # minutes on two CPU cores (README.md has the commands). Only data, image size, schedule
 # and regularisation differ.
 _base_ = "../focal_tiny_in1k_224.py"

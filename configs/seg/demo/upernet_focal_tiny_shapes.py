@@ -1,4 +1,4 @@
-# The Focal-Tiny row on the toy scenes of tools/make_toy_data.py, trained from scratch
+# The Focal-Tiny row on the toy scenes of demo/make_toy_data.py, trained from scratch
 # in minutes on two CPU cores (README.md has the commands). Only data, image size,
 # schedule and regularisation differ.
 _base_ = "../upernet_focal_tiny_512x512_160k_ade20k.py"

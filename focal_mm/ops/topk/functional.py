@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from focal_mm.ops.backends.base import Backend
-from focal_mm.ops.functional import check_maps, check_shape, choose_backend
+from focal_mm.ops.common.backend import Backend
+from focal_mm.ops.common.dispatch import check_maps, check_shape, choose_backend
 from focal_mm.ops.topk.geometry import TopKGeometry, bias_table_size
 from focal_mm.ops.topk.inputs import TopKInputs
 from focal_mm.ops.topk.naive import NAIVE_TOPK

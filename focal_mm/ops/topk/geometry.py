@@ -1,7 +1,7 @@
 """Which tokens are closest to a window of queries: sizes and indices.
 
-As in :mod:`focal_mm.ops.geometry`, everything is a pure function of integers, and the
-tensors are shared by all calls: callers must not write to them.
+As in :mod:`focal_mm.ops.window.geometry`, everything is a pure function of integers,
+and the tensors are shared by all calls: callers must not write to them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from focal_mm.ops.geometry import WindowPyramid, cached_by_size
+from focal_mm.ops.common.pyramid import WindowPyramid, cached_by_size
 
 
 class Level(NamedTuple):

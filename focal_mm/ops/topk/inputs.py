@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from focal_mm.ops.backends.base import MapInputs
+from focal_mm.ops.common.backend import MapInputs
 from focal_mm.ops.topk.geometry import Level, TopKGeometry
 
 

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focal_mm.ops.backends.base import Backend
+from focal_mm.ops.common.backend import Backend
+from focal_mm.ops.common.windows import unwindow, window
 from focal_mm.ops.topk.geometry import Level
 from focal_mm.ops.topk.inputs import TopKInputs
-from focal_mm.ops.windows import unwindow, window
 
 
 def _positions(rows: int, cols: int) -> Tensor:

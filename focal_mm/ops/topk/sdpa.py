@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focal_mm.ops.backends.base import Backend
-from focal_mm.ops.geometry import at_least_float32
+from focal_mm.ops.common.backend import Backend
+from focal_mm.ops.common.pyramid import at_least_float32
+from focal_mm.ops.common.windows import unwindow, window
 from focal_mm.ops.topk.geometry import closest_keys
 from focal_mm.ops.topk.inputs import TopKInputs
-from focal_mm.ops.windows import unwindow, window
 
 
 def _gather(fine: Tensor, pooled: tuple[Tensor, ...], index: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-# What the demos share: the toy shapes of tools/make_toy_data.py, small images, and a
+# What the demos share: the toy shapes of demo/make_toy_data.py, small images, and a
 # schedule of minutes on two CPU cores. A config adds detector and backbone.
 _base_ = [
     "../../_base_/datasets/coco_instance_ms.py",

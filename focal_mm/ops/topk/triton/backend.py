@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from focal_mm.ops.backends.base import Backend
-from focal_mm.ops.backends.triton.backend import why_unavailable, why_unsupported
+from focal_mm.ops.common.backend import Backend
 from focal_mm.ops.topk.inputs import TopKInputs
+from focal_mm.ops.window.triton.backend import why_unavailable, why_unsupported
 
 # Older ones have no custom operators: there the kernels are unavailable.
 if hasattr(torch.library, "custom_op"):

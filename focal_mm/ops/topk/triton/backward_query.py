@@ -5,13 +5,13 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from focal_mm.ops.backends.triton.tiles import (
+from focal_mm.ops.topk.triton.tiles import key_tile, query_entry
+from focal_mm.ops.window.triton.tiles import (
     dot,
     load_tokens,
     query_tile,
     store_tokens,
 )
-from focal_mm.ops.topk.triton.tiles import key_tile, query_entry
 
 
 @triton.jit

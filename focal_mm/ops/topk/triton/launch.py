@@ -9,17 +9,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from focal_mm.ops.backends.triton.settings import (
-    Launch,
-    Settings,
-    block_of,
-    channels_contiguous,
-    choose_settings,
-    device_of,
-    product_constants,
-    token_strides,
-)
-from focal_mm.ops.backends.triton.tiles import LOG2_E
 from focal_mm.ops.topk.geometry import Level, TopKGeometry, reach
 from focal_mm.ops.topk.triton.backward_bias import topk_backward_bias_kernel
 from focal_mm.ops.topk.triton.backward_key import topk_backward_key_kernel
@@ -30,6 +19,17 @@ from focal_mm.ops.topk.triton.tables import (
     token_visits,
     window_keys,
 )
+from focal_mm.ops.window.triton.settings import (
+    Launch,
+    Settings,
+    block_of,
+    channels_contiguous,
+    choose_settings,
+    device_of,
+    product_constants,
+    token_strides,
+)
+from focal_mm.ops.window.triton.tiles import LOG2_E
 
 
 @dataclass(frozen=True)

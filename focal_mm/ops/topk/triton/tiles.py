@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from focal_mm.ops.backends.triton.tiles import LOG2_E, dot, load_tokens
+from focal_mm.ops.window.triton.tiles import LOG2_E, dot, load_tokens
 
 _LOG2_E: tl.constexpr = tl.constexpr(LOG2_E)
 

@@ -1,0 +1,34 @@
+"""Files that are there whole or not at all."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from focal_mm.engine.errors import UserError
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Write a file under another name and give it its own at the end.
+
+    Args:
+        path: The file; its folder is made where missing.
+
+    Yields:
+        A path of the same suffix in the same folder. If the block raises, it is removed
+        and what was at ``path`` stays.
+
+    Raises:
+        UserError: If it cannot be written.
+    """
+    path = Path(path)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield partial
+        partial.replace(path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error}") from None
+    finally:
+        partial.unlink(missing_ok=True)
