@@ -7,65 +7,50 @@ into an mmpretrain ImageClassifier, and into the backbone of any detector or seg
 with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)``.
 """
 
-from __future__ import annotations
-
-import argparse
-import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from focal_mm.checkpoint import CheckpointError, convert_released, read_checkpoint
+from focal_mm.checkpoint import convert_released, read_checkpoint
 from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.engine.errors import UserError, run_guarded
+from focal_mm.engine.files import replacing
+from focal_mm.engine.options import Parser
 
 
-def convert(source: Path, target: Path) -> str:
-    """Convert a file; return what was done.
+def convert(source: Path, target: Path) -> None:
+    """Convert a file and say what was done.
 
     Raises:
-        CheckpointError: If ``source`` cannot be read or is no released checkpoint, or
-            ``target`` cannot be written.
+        UserError: If ``target`` is there already or cannot be written.
+        focal_mm.checkpoint.CheckpointError: If ``source`` cannot be read or is no
+            released checkpoint.
     """
     if target.exists():
-        raise CheckpointError(f"{target} exists: remove it or choose another name")
-    if not target.parent.is_dir():
-        raise CheckpointError(f"{target.parent} is not a folder: make it first")
+        raise UserError(f"{target} exists: remove it or choose another name")
     state = state_dict_of(read_checkpoint(source), str(source))
-    try:
-        converted = convert_released(state)
-    except CheckpointError as error:
-        raise CheckpointError(f"{source}: {error}") from None
-    partial = target.with_name(target.name + ".partial")
-    try:
+    converted = convert_released(state)
+    with replacing(target) as partial:
         torch.save({"state_dict": converted, "meta": {}}, partial)
-        os.replace(partial, target)
-    except OSError as error:
-        raise CheckpointError(f"{target} cannot be written: {error}") from None
-    finally:
-        partial.unlink(missing_ok=True)
     dropped = len(state) - len(converted)
-    return (
+    print(
         f"{target}: {len(converted)} tensors, {dropped} derived buffers of {source} "
         "left out"
     )
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+    """Run the command line; returns the exit code."""
+    parser = Parser(
         description=__doc__.split("\n")[0],
         epilog="The input is read without executing anything in it.",
     )
     parser.add_argument("input", type=Path, metavar="IN", help="released .pth file")
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write")
     args = parser.parse_args(argv)
-    try:
-        print(convert(args.input, args.output))
-    except CheckpointError as error:
-        print(f"convert_checkpoint: {error}", file=sys.stderr)
-        return 1
-    return 0
+    return run_guarded(parser.prog, lambda: convert(args.input, args.output))
 
 
 if __name__ == "__main__":
