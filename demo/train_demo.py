@@ -35,7 +35,7 @@ from rich.table import Table  # noqa: E402
 
 from demo.toy.coco import CocoSpec, write_coco  # noqa: E402
 
-CONFIG = ROOT / "configs/det/demo/mask_rcnn_focal_tiny_shapes.py"
+CONFIG = ROOT / "demo/configs/mask_rcnn_focal_tiny_shapes.py"
 MIN_BOX_AP50 = 0.30
 """Below it the detector has not learnt the task, and the demo fails."""
 

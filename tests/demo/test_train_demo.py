@@ -36,7 +36,7 @@ def leave_checkpoint(demo: Demo, iteration: int) -> Path:
 
 def test_the_config_changes_nothing_of_the_model_but_the_classes() -> None:
     overlay = Config.fromfile(demo_tool.CONFIG)
-    base = Config.fromfile(demo_tool.CONFIG.parents[1] / "mask_rcnn_focal_tiny_3x.py")
+    base = Config.fromfile(demo_tool.ROOT / "configs/det/mask_rcnn_focal_tiny_3x.py")
     for model in (overlay.model, base.model):
         for name in ("train_cfg", "test_cfg"):
             del model[name]

@@ -12,7 +12,7 @@ from mmengine.runner import Runner
 
 from demo.toy.coco import CocoSpec, write_coco
 
-CONFIG = Path(__file__).parents[2] / "configs/det/demo/reppointsv2_shapes.py"
+CONFIG = Path(__file__).parents[2] / "demo/configs/reppointsv2_shapes.py"
 
 
 @pytest.mark.slow

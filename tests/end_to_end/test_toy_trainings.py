@@ -16,8 +16,8 @@ ROOT = Path(__file__).parents[2]
 @pytest.mark.parametrize(
     ("data", "config", "metric", "mark"),
     [
-        ("ade", "seg/demo/upernet_focal_tiny_shapes.py", "mIoU", 50),
-        ("imagefolder", "cls/demo/focal_tiny_shapes.py", "accuracy/top1", 90),
+        ("ade", "upernet_focal_tiny_shapes.py", "mIoU", 50),
+        ("imagefolder", "focal_tiny_shapes.py", "accuracy/top1", 90),
     ],
     ids=["seg", "cls"],
 )
@@ -35,9 +35,9 @@ def test_training_reaches_its_mark(tmp_path, data, config, metric, mark):
         )
         assert done.returncode == 0, done.stdout[-5000:]
 
-    task = config.split("/")[0]
-    run("make_toy_data.py", data, f"work_dirs/demo_{task}/data")
-    run("train.py", ROOT / "configs" / config)
+    task = {"ade": "seg", "imagefolder": "cls"}[data]
+    run("../demo/make_toy_data.py", data, f"work_dirs/demo_{task}/data")
+    run("train.py", ROOT / "demo/configs" / config)
     (log,) = (tmp_path / "work_dirs").glob("*/2*/vis_data/scalars.json")
     lines = [json.loads(line) for line in log.read_text().splitlines()]
     (found,) = [line[metric] for line in lines if metric in line]

@@ -1,7 +1,7 @@
-# The Focal-Tiny row on the toy scenes of demo/make_toy_data.py, trained from scratch
-# in minutes on two CPU cores (README.md has the commands). Only data, image size,
-# schedule and regularisation differ.
-_base_ = "../upernet_focal_tiny_512x512_160k_ade20k.py"
+# The Focal-Tiny row on the toy scenes of `python -m demo.toy ade`, trained from scratch
+# in minutes on two CPU cores (configs/seg/README.md has the commands). Only data, image
+# size, schedule and regularisation differ.
+_base_ = "../../configs/seg/upernet_focal_tiny_512x512_160k_ade20k.py"
 
 data_root = "work_dirs/demo_seg/data"
 metainfo = dict(

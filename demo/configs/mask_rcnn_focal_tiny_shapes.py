@@ -2,8 +2,8 @@
 # image size, schedule and the number of regions per image differ from those of
 # mask_rcnn_focal_tiny_3x.py; the latter decide the time of a step.
 _base_ = [
-    "../_base_/models/mask_rcnn.py",
-    "../_base_/backbones/focal_tiny.py",
+    "../../configs/det/_base_/models/mask_rcnn.py",
+    "../../configs/det/_base_/backbones/focal_tiny.py",
     "_base_/shapes.py",
 ]
 model = dict(

@@ -1,7 +1,7 @@
-# Focal-Tiny on the toy shapes of demo/make_toy_data.py, trained from scratch in a few
-# minutes on two CPU cores (README.md has the commands). Only data, image size, schedule
-# and regularisation differ.
-_base_ = "../focal_tiny_in1k_224.py"
+# Focal-Tiny on the toy shapes of `python -m demo.toy imagefolder`, trained from scratch
+# in a few minutes on two CPU cores (configs/cls/README.md has the commands). Only data,
+# image size, schedule and regularisation differ.
+_base_ = "../../configs/cls/focal_tiny_in1k_224.py"
 
 data_root = "work_dirs/demo_cls/data"
 num_classes = 3

@@ -1,9 +1,9 @@
-# What the demos share: the toy shapes of demo/make_toy_data.py, small images, and a
+# What the demos share: the toy shapes of `python -m demo.toy coco`, small images, and a
 # schedule of minutes on two CPU cores. A config adds detector and backbone.
 _base_ = [
-    "../../_base_/datasets/coco_instance_ms.py",
-    "../../_base_/schedules/adamw_3x.py",
-    "../../_base_/default_runtime.py",
+    "../../../configs/det/_base_/datasets/coco_instance_ms.py",
+    "../../../configs/det/_base_/schedules/adamw_3x.py",
+    "../../../configs/det/_base_/default_runtime.py",
 ]
 
 data_root = "work_dirs/demo/data/"

@@ -2,8 +2,8 @@
 # narrow backbone, neck and head decide the time of a step. The foreground is taught by
 # the shapes' masks.
 _base_ = [
-    "../_base_/models/reppointsv2.py",
-    "../_base_/backbones/focal.py",
+    "../../configs/det/_base_/models/reppointsv2.py",
+    "../../configs/det/_base_/backbones/focal.py",
     "_base_/shapes.py",
 ]
 width = 64
