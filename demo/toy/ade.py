@@ -5,7 +5,6 @@ objects, to tell apart.
 """
 
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,58 +12,39 @@ import cv2
 import numpy as np
 
 from demo.toy import shapes
-from demo.toy.folder import SPLITS, ToySpec, write_folder, write_image
+from demo.toy.folder import Numbered, ToySpec, write_folder, write_image
 
 CLASSES = ("sky", "ground", *shapes.CLASSES)
 
 UNLABELLED = 0
 """ADE20K's files call it "other objects"; it is ignored. Classes follow from 1."""
 
-_FOLDERS = dict(zip(SPLITS, ("training", "validation"), strict=True))
-
 
 @dataclass(frozen=True)
 class AdeSpec(ToySpec):
-    """What decides every byte of the label maps; see :class:`ToySpec`."""
-
     num_train: int = 600
     num_val: int = 50
     size: int = 56
-
-    kind: ClassVar[str] = "ade"
-    version: ClassVar[int] = 1
-    classes: ClassVar[tuple[str, ...]] = CLASSES
     min_size: ClassVar[int] = 48
 
 
 def write_ade(out_dir: str | Path, spec: AdeSpec, progress: bool = False) -> bool:
-    """Write the data set, or keep the one that is there if it has the same spec.
+    """Write a data set as :func:`demo.toy.folder.write_folder` does.
 
     The layout is that of ADEChallengeData2016: ``images/{training,validation}/*.jpg``
     and ``annotations/{training,validation}/*.png``. With ``reduce_zero_label`` the
     labels read are indices into :data:`CLASSES`, and 255 where there is none.
-
-    Args:
-        out_dir: Folder to make. Its parents are made where missing.
-        spec: What to draw.
-        progress: Show a progress bar.
-
-    Returns:
-        Whether anything was written: False if the data set was there.
-
-    Raises:
-        FileExistsError: If ``out_dir`` is a file, or a folder with other contents.
     """
-    return write_folder(out_dir, spec, partial(_write, spec=spec, progress=progress))
+    return write_folder(out_dir, spec, _write_split, progress)
 
 
-def _write(root: Path, spec: AdeSpec, progress: bool) -> None:
-    for split, folder in _FOLDERS.items():
-        for number, rng in spec.rngs(split, progress):
-            image, labels = draw_regions(rng, spec.size)
-            name = f"ADE_{split}_{number:08d}"
-            write_image(root / "images" / folder / f"{name}.jpg", image)
-            write_image(root / "annotations" / folder / f"{name}.png", labels)
+def _write_split(root: Path, split: str, size: int, numbered: Numbered) -> None:
+    folder = {"train": "training", "val": "validation"}[split]
+    for number, rng in numbered:
+        image, labels = draw_regions(rng, size)
+        name = f"ADE_{split}_{number:08d}"
+        write_image(root / "images" / folder / f"{name}.jpg", image)
+        write_image(root / "annotations" / folder / f"{name}.png", labels)
 
 
 def draw_regions(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.ndarray]:
@@ -85,8 +65,8 @@ def draw_regions(rng: np.random.Generator, size: int) -> tuple[np.ndarray, np.nd
     rows, columns = np.mgrid[:side, :side] / side - 0.5
     sky = rows < rng.uniform(-0.2, 0.1) + rng.uniform(-0.2, 0.2) * columns
     labels = np.where(sky, 1 + CLASSES.index("sky"), 1 + CLASSES.index("ground"))
-    for item in scene.objects:
-        labels[item.mask] = 1 + CLASSES.index(shapes.CLASSES[item.label])
+    for label, mask in zip(scene.labels, scene.masks, strict=True):
+        labels[mask] = 1 + CLASSES.index(shapes.CLASSES[label])
     labels = labels.astype(np.uint8)
 
     # A haze of light blue over the ground that draw_scene painted.

@@ -1,40 +1,40 @@
 """Folders of toy data: what decides them, and writing them all or not at all."""
 
-import json
+import os
 import shutil
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import cv2
 import numpy as np
 from rich.progress import track
 
-SPEC_FILE = "spec.json"
+from focal_mm.engine.errors import UserError
 
-SPLITS = ("train", "val")
+SPEC_FILE = "toy_data.txt"
+
+_SPLITS = ("train", "val")
 """A split's place here is part of the seed and keeps the scenes of splits apart."""
+
+Numbered = Iterator[tuple[int, np.random.Generator]]
+"""The numbers of a split's images, from 1, and the random source of each."""
 
 
 @dataclass(frozen=True)
 class ToySpec:
-    """What decides a data set; a format is a subclass with its own defaults.
+    """What decides every pixel of a data set; a format is a subclass with defaults.
 
     Attributes:
         num_train: Number of training images.
         num_val: Number of validation images.
         size: Side of the square images in pixels.
         seed: Non-negative seed of all scenes.
-        kind: The format's name.
-        version: To be raised with every change after which the same spec gives other
-            data.
-        classes: Names of the classes.
         min_size: Smallest ``size``.
 
     Raises:
-        ValueError: If a number is out of its range.
+        UserError: If a number is out of its range.
     """
 
     num_train: int
@@ -42,47 +42,20 @@ class ToySpec:
     size: int
     seed: int = 0
 
-    kind: ClassVar[str]
-    version: ClassVar[int]
-    classes: ClassVar[tuple[str, ...]]
     min_size: ClassVar[int]
 
     def __post_init__(self) -> None:
-        for name, lowest in (
-            ("num_train", 1),
-            ("num_val", 1),
-            ("size", self.min_size),
-            ("seed", 0),
-        ):
-            if getattr(self, name) < lowest:
-                raise ValueError(
-                    f"{name} must be at least {lowest}, got {getattr(self, name)}"
-                )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The spec with the format's version and classes, ready for JSON."""
-        return {
-            "format": f"focal_mm toy {self.kind}",
-            "version": self.version,
-            "classes": list(self.classes),
-            **asdict(self),
-        }
-
-    def rngs(
-        self, split: str, progress: bool
-    ) -> Iterator[tuple[int, np.random.Generator]]:
-        """Numbers of a split's images, from 1, and the random source of each."""
-        count = getattr(self, f"num_{split}")
-        numbers: Iterable[int] = range(1, count + 1)
-        if progress:
-            numbers = track(numbers, f"{split} images")
-        for number in numbers:
-            seed = (self.seed, SPLITS.index(split), number)
-            yield number, np.random.default_rng(seed)
+        lowest = {"num_train": 1, "num_val": 1, "size": self.min_size, "seed": 0}
+        for name, value in asdict(self).items():
+            if value < lowest[name]:
+                raise UserError(f"{name} must be at least {lowest[name]}, got {value}")
 
 
 def write_folder(
-    out_dir: str | Path, spec: ToySpec, fill: Callable[[Path], None]
+    out_dir: str | Path,
+    spec: ToySpec,
+    write_split: Callable[[Path, str, int, Numbered], None],
+    progress: bool,
 ) -> bool:
     """Write a data set, or keep the one that is there if it has the same spec.
 
@@ -90,28 +63,45 @@ def write_folder(
 
     Args:
         out_dir: Folder to make. Its parents are made where missing.
-        spec: What decides the data; kept in the folder as ``spec.json``.
-        fill: Writes all else into the folder that it is given.
+        spec: What decides the data; kept in the folder as :data:`SPEC_FILE`.
+        write_split: Writes a split into a folder, given the split's name, the size of
+            the images and the images to draw.
+        progress: Show progress bars.
 
     Returns:
         Whether anything was written: False if the data set was there.
 
     Raises:
-        FileExistsError: If ``out_dir`` is a file, or a folder with other contents.
+        UserError: If ``out_dir`` cannot be written or has other contents.
     """
-    out_dir = Path(out_dir)
-    if _holds(out_dir, spec):
-        return False
-    out_dir.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = Path(tempfile.mkdtemp(prefix=f".{out_dir.name}-", dir=out_dir.parent))
+    out_dir = Path(out_dir).absolute()
+    partial = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
     try:
-        fill(unfinished)
-        (unfinished / SPEC_FILE).write_text(json.dumps(spec.to_dict()))
-        unfinished.chmod(0o755)
-        unfinished.rename(out_dir)
+        if out_dir.exists() and any(out_dir.iterdir()):
+            _check_same(out_dir, spec)
+            return False
+        partial.mkdir(parents=True)
+        for index, split in enumerate(_SPLITS):
+            numbers = range(1, getattr(spec, f"num_{split}") + 1)
+            shown = track(numbers, f"{split} images", disable=not progress)
+            images = ((n, np.random.default_rng((spec.seed, index, n))) for n in shown)
+            write_split(partial, split, spec.size, images)
+        (partial / SPEC_FILE).write_text(str(spec))
+        partial.rename(out_dir)
+    except OSError as error:
+        raise UserError(f"{out_dir} cannot be written: {error}") from None
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(partial, ignore_errors=True)
     return True
+
+
+def _check_same(out_dir: Path, spec: ToySpec) -> None:
+    file = out_dir / SPEC_FILE
+    found = file.read_text() if file.exists() else "other files"
+    if found != str(spec):
+        raise UserError(
+            f"{out_dir} holds {found}, not {spec}: choose another folder or remove it"
+        )
 
 
 def write_image(path: Path, image: np.ndarray) -> None:
@@ -122,31 +112,4 @@ def write_image(path: Path, image: np.ndarray) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not cv2.imwrite(str(path), image[..., ::-1] if image.ndim == 3 else image):
-        raise OSError(f"could not write {path}")
-
-
-def _holds(out_dir: Path, spec: ToySpec) -> bool:
-    """Whether the folder holds this very data set; raises if it holds anything else."""
-    advice = "choose another folder or remove this one"
-    if not out_dir.exists():
-        return False
-    if not out_dir.is_dir():
-        raise FileExistsError(f"{out_dir} is not a folder: choose another name")
-    if not any(out_dir.iterdir()):
-        return False
-    try:
-        found = json.loads((out_dir / SPEC_FILE).read_text())
-    except (OSError, ValueError):
-        raise FileExistsError(
-            f"{out_dir} is not empty and not a toy data set: {advice}"
-        ) from None
-    wanted = spec.to_dict()
-    if found == wanted:
-        return True
-    found = found if isinstance(found, dict) else {}
-    differences = ", ".join(
-        f"{key} {found.get(key)} instead of {value}"
-        for key, value in wanted.items()
-        if found.get(key) != value
-    )
-    raise FileExistsError(f"{out_dir} holds a data set with {differences}: {advice}")
+        raise OSError(f"no image could be written to {path}")

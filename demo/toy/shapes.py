@@ -7,8 +7,8 @@ minutes what else takes an hour, ``class_hues`` gives each class hues of its own
 """
 
 import colorsys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -36,32 +36,21 @@ _FIXED_POINT_BITS = 4
 _ALONE = (0.35, 0.5)
 # Of the hues between two classes' own, the share that is used.
 _HUE_SHARE = 0.5
+_TEXTURES = ("stripes", "checks", "dots", "blotches")
 
 
-@dataclass(frozen=True)
-class SceneObject:
-    """One visible object of a scene.
-
-    Attributes:
-        label: Index into :data:`CLASSES`.
-        mask: Its visible pixels, bool array of shape (size, size).
-    """
-
-    label: int
-    mask: np.ndarray
-
-
-@dataclass(frozen=True)
-class Scene:
+class Scene(NamedTuple):
     """A drawn scene.
 
     Attributes:
         image: RGB image, uint8 array of shape (size, size, 3).
-        objects: The objects in it, from the rearmost to the foremost.
+        labels: Indices into :data:`CLASSES`, from the rearmost to the foremost.
+        masks: The visible pixels of each, bool arrays of shape (size, size).
     """
 
     image: np.ndarray
-    objects: tuple[SceneObject, ...]
+    labels: list[int]
+    masks: list[np.ndarray]
 
 
 def draw_scene(rng: np.random.Generator, size: int, class_hues: bool = False) -> Scene:
@@ -73,23 +62,12 @@ def draw_scene(rng: np.random.Generator, size: int, class_hues: bool = False) ->
         class_hues: Whether a shape's hue tells its class.
 
     Returns:
-        The scene, with one to six objects of which none is hidden by more than
+        The scene, with one to six shapes of which none is hidden by more than
         ``1 - MIN_VISIBLE``.
-
-    Raises:
-        ValueError: If ``size`` is below :data:`MIN_SIZE`.
     """
-    if size < MIN_SIZE:
-        raise ValueError(f"size must be at least {MIN_SIZE} pixels, got {size}")
-    placed = _place_shapes(rng, size)
-    visible = _visible_masks([coverage >= 0.5 for _, coverage in placed])
-    return Scene(
-        image=_paint(rng, size, placed, class_hues),
-        objects=tuple(
-            SceneObject(label, mask)
-            for (label, _), mask in zip(placed, visible, strict=True)
-        ),
-    )
+    labels, coverages = _place_shapes(rng, size)
+    image = _paint(rng, labels, coverages, class_hues)
+    return Scene(image, labels, _visible_masks(coverages))
 
 
 def draw_shape(
@@ -108,18 +86,18 @@ def draw_shape(
     """
     low, high = (share * size for share in _ALONE)
     vertices = next(_placings(rng, size, label, low, high))
-    return _paint(rng, size, [(label, _rasterise(vertices, size))], class_hues)
+    return _paint(rng, [label], [_rasterise(vertices, size)], class_hues)
 
 
 def _paint(
     rng: np.random.Generator,
-    size: int,
-    placed: list[tuple[int, np.ndarray]],
+    labels: Sequence[int],
+    coverages: Sequence[np.ndarray],
     class_hues: bool,
 ) -> np.ndarray:
     """Ground and shapes, from the rearmost to the foremost, as a uint8 RGB image."""
-    image = _paint_ground(rng, size)
-    for label, coverage in placed:
+    image = _paint_ground(rng, len(coverages[0]))
+    for label, coverage in zip(labels, coverages, strict=True):
         hue = rng.uniform()
         if class_hues:
             hue = (label + _HUE_SHARE * (hue - 0.5)) / len(CLASSES)
@@ -141,25 +119,33 @@ def _outline(label: int) -> np.ndarray:
     return np.stack([x, y], axis=1) / np.sqrt(area)
 
 
-def _place_shapes(rng: np.random.Generator, size: int) -> list[tuple[int, np.ndarray]]:
+def _place_shapes(
+    rng: np.random.Generator, size: int
+) -> tuple[list[int], list[np.ndarray]]:
     """Place shapes, the larger behind the smaller.
 
     Returns:
-        Per shape its label and its coverage of each pixel, float32 in [0, 1] of
+        Per shape its label, and its coverage of each pixel, float32 in [0, 1] of
         shape (size, size), whatever stands in front of it.
     """
     large = (_LARGE_FROM, (size - 4) / _WIDEST)
-    placed: list[tuple[int, np.ndarray]] = []
+    labels: list[int] = []
+    coverages: list[np.ndarray] = []
     for (low, high), most in ((large, 1), (_MEDIUM, 2), (_SMALL, 3)):
         fewest = 0 if most == 1 else 1
         for _ in range(rng.integers(fewest, most, endpoint=True)):
             label = int(rng.integers(len(CLASSES)))
             for vertices in _placings(rng, size, label, low, high):
-                coverage = _rasterise(vertices, size)
-                if _leaves_all_visible([c for _, c in placed], coverage):
-                    placed.append((label, coverage))
+                together = [*coverages, _rasterise(vertices, size)]
+                if all(
+                    seen.sum() >= MIN_VISIBLE * (whole >= 0.5).sum()
+                    for seen, whole in zip(
+                        _visible_masks(together), together, strict=True
+                    )
+                ):
+                    labels, coverages = [*labels, label], together
                     break
-    return placed
+    return labels, coverages
 
 
 def _placings(
@@ -184,22 +170,14 @@ def _rasterise(vertices: np.ndarray, size: int) -> np.ndarray:
     return canvas.reshape(size, fine, size, fine).mean(axis=(1, 3), dtype=np.float32)
 
 
-def _visible_masks(masks: list[np.ndarray]) -> list[np.ndarray]:
-    """What remains of each mask behind the masks that follow it in the list."""
+def _visible_masks(coverages: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Of each shape what the shapes that follow it leave visible, bool (size, size)."""
     visible = []
-    hidden = np.zeros_like(masks[0])
-    for mask in reversed(masks):
-        visible.append(mask & ~hidden)
-        hidden |= mask
+    hidden = np.zeros(coverages[0].shape, bool)
+    for coverage in reversed(coverages):
+        visible.append((coverage >= 0.5) & ~hidden)
+        hidden |= coverage >= 0.5
     return visible[::-1]
-
-
-def _leaves_all_visible(behind: list[np.ndarray], front: np.ndarray) -> bool:
-    masks = [coverage >= 0.5 for coverage in (*behind, front)]
-    return all(
-        seen.sum() >= MIN_VISIBLE * whole.sum()
-        for seen, whole in zip(_visible_masks(masks), masks, strict=True)
-    )
 
 
 def _paint_ground(rng: np.random.Generator, size: int) -> np.ndarray:
@@ -228,22 +206,11 @@ def _paint_shape(
             (rng.uniform(-0.12, 0.12), rng.uniform(0.5, 1.0), rng.uniform(0.4, 0.7)),
         )
     ]
-    texture = _TEXTURES[int(rng.integers(len(_TEXTURES)))]
+    kind = _TEXTURES[rng.integers(len(_TEXTURES))]
     period = max(4.0, rng.uniform(0.15, 0.3) * np.sqrt(coverage.sum()))
-    mix = texture(rng, len(coverage), period)[..., None]
+    mix = _texture(rng, kind, len(coverage), period)[..., None]
     inside = cv2.erode(coverage, np.ones((3, 3), np.uint8))
     return colours[0] + mix * (colours[1] - colours[0]), coverage - inside
-
-
-def _turned_axes(
-    rng: np.random.Generator, size: int, period: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Two axes at right angles, turned and shifted at random, in periods."""
-    angle = rng.uniform(0, np.pi)
-    y, x = np.mgrid[:size, :size] / period
-    u = x * np.cos(angle) + y * np.sin(angle) + rng.uniform()
-    v = y * np.cos(angle) - x * np.sin(angle) + rng.uniform()
-    return u, v
 
 
 def _clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
@@ -252,29 +219,26 @@ def _clouds(rng: np.random.Generator, size: int, cells: int) -> np.ndarray:
     return cv2.resize(grid, (size, size), interpolation=cv2.INTER_CUBIC)
 
 
-def _stripes(rng: np.random.Generator, size: int, period: float) -> np.ndarray:
-    u, _ = _turned_axes(rng, size, period)
-    return (u % 1 < 0.5).astype(float)
+def _texture(
+    rng: np.random.Generator, kind: str, size: int, period: float
+) -> np.ndarray:
+    """How much of a second colour each pixel (size, size) has, in [0, 1].
 
-
-def _checks(rng: np.random.Generator, size: int, period: float) -> np.ndarray:
-    u, v = _turned_axes(rng, size, period)
-    return ((u % 1 < 0.5) ^ (v % 1 < 0.5)).astype(float)
-
-
-def _dots(rng: np.random.Generator, size: int, period: float) -> np.ndarray:
-    u, v = _turned_axes(rng, size, period)
-    return (np.hypot(u % 1 - 0.5, v % 1 - 0.5) < 0.3).astype(float)
-
-
-def _blotches(rng: np.random.Generator, size: int, period: float) -> np.ndarray:
-    noise = _clouds(rng, size, max(2, round(2 * size / period)))
-    return (noise / 2 + 0.5).clip(0, 1)
-
-
-_TEXTURES: tuple[Callable[[np.random.Generator, int, float], np.ndarray], ...] = (
-    _stripes,
-    _checks,
-    _dots,
-    _blotches,
-)
+    Args:
+        rng: Source of direction and place.
+        kind: One of :data:`_TEXTURES`.
+        size: Side of the image in pixels.
+        period: Pixels after which the texture repeats itself.
+    """
+    if kind == "blotches":
+        noise = _clouds(rng, size, max(2, round(2 * size / period)))
+        return (noise / 2 + 0.5).clip(0, 1)
+    # Axes at right angles, turned and shifted at random, in periods.
+    angle = rng.uniform(0, np.pi)
+    y, x = np.mgrid[:size, :size] / period
+    u = (x * np.cos(angle) + y * np.sin(angle) + rng.uniform()) % 1
+    v = (y * np.cos(angle) - x * np.sin(angle) + rng.uniform()) % 1
+    if kind == "dots":
+        return (np.hypot(u - 0.5, v - 0.5) < 0.3).astype(float)
+    across = v < 0.5 if kind == "checks" else False
+    return ((u < 0.5) ^ across).astype(float)
