@@ -1,181 +1,274 @@
-"""Speed of one layer's attention against the ceilings of the machine."""
+"""Speed of one layer's attention against a large product of matrices."""
 
-import argparse
-import shlex
+from __future__ import annotations
+
+import functools
 import sys
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / "focal_mm").is_dir():
-    # A clone runs its own code, installed or not.
-    sys.path.insert(0, str(ROOT))
+import torch
+from torch import Tensor
 
-try:
-    from rich.table import Table
+from benchmarks import common
+from benchmarks.checks import check
+from benchmarks.measure import Precision, make_progress, run_rounds, summary
+from benchmarks.models import (
+    KEY_SELECTIONS,
+    REFERENCE,
+    SETTINGS,
+    WINDOW,
+    choose_backends,
+    settings_for,
+)
+from focal_mm.engine.config import describe
+from focal_mm.engine.errors import run_guarded
+from focal_mm.models.presets import ARCHS
+from focal_mm.ops import FocalGeometry, TopKGeometry, focal_attention, topk_attention
+from focal_mm.ops.topk.geometry import bias_table_size
 
-    from benchmarks import options, report
-    from benchmarks.attention import Layer, measure_layer, row
-    from benchmarks.models import (
-        SETTINGS,
-        focal_contestants,
-        parse_arch_option,
-        settings_for,
-    )
-    from focal_mm.engine import UserError, cli
-except ModuleNotFoundError as error:
-    sys.exit(f"benchmark_ops.py: {error} (this is {sys.executable})")
-
+PROGRAM = "python -m benchmarks.attention_layer"
 DESCRIPTION = """\
 Speed of one layer's attention (without projections) with each backend: forward, and
-forward and backward, against the machine's own ceilings.
+forward and backward, against a large product of matrices in the same dtype, timed in
+the same rounds.
+
+FLOP count two for each multiply-add of the products over distinct keys (two products
+forward, four backward); what a kernel computes twice does not count. Every backend's
+output and gradients are compared with 'naive' first: where one differs, nothing is
+reported and the exit code is 1.
 """
-EPILOG = """\
-FLOP/s count two for each multiply-add of the products over distinct keys (two products
-forward, four backward; what a kernel computes twice does not count). Bytes/s count what
-must be moved at least: query, key, value, pooled ones, biases and output once, backward
-also the gradients. The ceilings are a large product of matrices in the dtype and a
-large copy, timed in the same rounds; the roofline is the time that the slower of the
-two would need. Every backend's output and gradients are compared with 'naive' first.
-"""
+FORWARD, BOTH = "forward", "forward+backward"
+_PATCH = 4
+# Side of the matrices that the ceiling is measured with.
+_MATMUL = {"cpu": 2048, "cuda": 8192}
 
 
-def parse_args(argv: Sequence[str]) -> argparse.Namespace:
-    """Parse the command line."""
-    parser = cli.Parser(
-        prog="benchmark_ops.py",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--stages",
-        nargs="+",
-        type=options.positive,
-        metavar="N",
-        help="stages, from 1 (default: all)",
-    )
-    parser.add_argument(
-        "--sizes",
-        nargs="+",
-        type=options.size,
-        default=[options.size("224")],
-        metavar="SIZE",
-        help="sides of square images, or HEIGHTxWIDTH (default: 224)",
-    )
-    parser.add_argument(
-        "--batch",
-        nargs="+",
-        type=options.positive,
-        metavar="N",
-        help="images, one number for all sizes or one for each (default: as many "
-        "pixels as 8 images of 224, with CUDA 64; at least one image)",
-    )
-    parser.add_argument(
-        "--arch",
-        default="tiny",
-        help="size of the model: a preset, or EMBED_DIMS:DEPTHS:NUM_HEADS "
-        "(default: %(default)s)",
-    )
-    parser.add_argument(
-        "--settings",
-        choices=tuple(SETTINGS),
-        help="focal regions (default: up to 224 imagenet, above detection)",
-    )
-    options.add_common(parser, default_rounds=10)
-    return parser.parse_args(argv)
+@dataclass(frozen=True)
+class Layer:
+    """The attention of a layer with two focal levels, without projections.
+
+    Attributes:
+        arch: Key of :data:`~focal_mm.models.presets.ARCHS`.
+        stage: From 1.
+        height, width: Of the image.
+        batch: Images.
+        key_selection: 'window' or 'topk'.
+        settings: Key of :data:`~benchmarks.models.SETTINGS`, for 'window'.
+    """
+
+    arch: str
+    stage: int
+    height: int
+    width: int
+    batch: int
+    key_selection: str
+    settings: str
+
+    @property
+    def title(self) -> str:
+        windows = f", focal windows of {self.settings}"
+        return (
+            f"{KEY_SELECTIONS[self.key_selection]}, stage {self.stage} of "
+            f"{self.height}x{self.width}, batch {self.batch}"
+            f"{windows if self.key_selection == 'window' else ''}"
+        )
+
+    @property
+    def geometry(self) -> FocalGeometry | TopKGeometry:
+        if self.key_selection == "topk":
+            return TopKGeometry(WINDOW, coarse_levels=1)
+        regions = {
+            key: values[self.stage - 1]
+            for key, values in SETTINGS[self.settings].items()
+        }
+        return FocalGeometry(
+            WINDOW, regions["expand_sizes"], regions["focal_windows"], coarse_levels=1
+        )
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """Rows and columns of windows of the padded map."""
+        side = _PATCH * 2 ** (self.stage - 1) * WINDOW
+        return -(-self.height // side), -(-self.width // side)
+
+    def flops(self, run: str) -> int:
+        """Of the products over distinct keys, two for each multiply-add."""
+        geometry, (rows, cols) = self.geometry, self.grid
+        if isinstance(geometry, TopKGeometry):
+            keys = sum(level.num_keys for level in geometry.levels(rows, cols))
+        else:
+            keys = geometry.halo_size**2 + geometry.region_size(0) ** 2
+        queries = self.batch * rows * cols * geometry.window_area
+        channels = ARCHS[self.arch].embed_dims * 2 ** (self.stage - 1)
+        return (2 if run == FORWARD else 6) * 2 * queries * keys * channels
+
+    def make_inputs(self, batch: int, precision: Precision) -> dict[str, Tensor]:
+        """Seeded noise in the layout of a layer: query, key and value side by side."""
+        geometry, (rows, cols) = self.geometry, self.grid
+        heads = ARCHS[self.arch].num_heads[self.stage - 1]
+        channels = ARCHS[self.arch].embed_dims * 2 ** (self.stage - 1) // heads
+        if isinstance(geometry, TopKGeometry):
+            fine, pooled = geometry.levels(rows, cols)
+            biases = {
+                "fine_bias": bias_table_size(fine, WINDOW),
+                "pooled_bias": bias_table_size(pooled, WINDOW),
+            }
+        else:
+            area = geometry.window_area
+            biases = {
+                "fine_bias": (area, area),
+                "pooled_bias": (area, geometry.region_size(0) ** 2),
+            }
+            if geometry.expand_size:
+                biases["neighbor_bias"] = (area, geometry.num_neighbors)
+        shapes = {
+            "qkv": (batch, rows * WINDOW, cols * WINDOW, 3, heads, channels),
+            "pooled_kv": (batch, rows, cols, 2, heads, channels),
+            **{name: (heads, *shape) for name, shape in biases.items()},
+        }
+        generator = torch.Generator().manual_seed(0)
+        return {
+            name: torch.randn(shape, generator=generator).to(
+                precision.device, precision.dtype
+            )
+            for name, shape in shapes.items()
+        }
+
+    def attend(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
+        """Call the op, (B, H, W, heads, channels)."""
+        query, key, value = inputs["qkv"].unbind(-3)
+        pooled_key, pooled_value = inputs["pooled_kv"].unbind(-3)
+        maps = query, key, value, [pooled_key], [pooled_value]
+        fine, pooled = inputs["fine_bias"], inputs["pooled_bias"]
+        options = dict(geometry=self.geometry, backend=backend)
+        if self.key_selection == "topk":
+            return topk_attention(*maps, [fine, pooled], **options)
+        return focal_attention(
+            *maps, fine, inputs.get("neighbor_bias"), [pooled], **options
+        )
+
+    def differentiate(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
+        """The output; the inputs have gradients then."""
+        for tensor in inputs.values():
+            tensor.requires_grad_(True).grad = None
+        out = self.attend(inputs, backend)
+        out.backward(out.detach())
+        return out
 
 
-def run(argv: Sequence[str]) -> int:
+def check_layer(layer: Layer, backend: str, precision: Precision) -> None:
+    """Compare output and gradients of one image with ``naive``.
+
+    Raises:
+        benchmarks.checks.MismatchError: If they differ.
+    """
+
+    def run(how: Precision, backend: str = REFERENCE) -> dict[str, Tensor]:
+        inputs = layer.make_inputs(1, how)
+        out = layer.differentiate(inputs, backend)
+        grads = {f"gradient of {key}": leaf.grad for key, leaf in inputs.items()}
+        found = {"output": out.detach(), **grads}
+        return {key: t.float() for key, t in found.items() if t is not None}
+
+    check(backend, functools.partial(run, backend=backend), run, precision)
+
+
+def measure_layer(
+    layer: Layer, backends: Sequence[str], precision: Precision, rounds: int
+) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    """Check backends, then time them and the large product in alternating rounds.
+
+    Returns:
+        A row for each backend and pass, as in JSON, and by backend why it is skipped.
+
+    Raises:
+        benchmarks.checks.MismatchError: If a backend differs from ``naive``.
+    """
+    inputs = layer.make_inputs(layer.batch, precision)
+    leaves = layer.make_inputs(layer.batch, precision)
+
+    def forward(backend: str) -> None:
+        with torch.inference_mode():
+            layer.attend(inputs, backend)
+
+    steps: dict[tuple[str, str], Callable[[], object]] = {}
+    skipped = {}
+    for backend in backends:
+        try:
+            # Raises what dispatch has to say before naive takes its time.
+            forward(backend)
+        except Exception as error:
+            skipped[backend] = describe(error)
+            continue
+        check_layer(layer, backend, precision)
+        steps[backend, FORWARD] = functools.partial(forward, backend)
+        steps[backend, BOTH] = functools.partial(layer.differentiate, leaves, backend)
+    side = _MATMUL[precision.device.type]
+    a, b = (
+        torch.randn(side, side).to(precision.device, precision.dtype) for _ in range(2)
+    )
+    steps["matmul", ""] = functools.partial(torch.mm, a, b)
+    times = run_rounds(steps, rounds, precision.device)
+    ceiling = 2 * side**3 / summary(times.pop(("matmul", "")))["median_seconds"]
+    rows = []
+    for (backend, run), seconds in times.items():
+        row = {"title": layer.title, **asdict(layer), "backend": backend, "pass": run}
+        row |= summary(seconds)
+        rate = layer.flops(run) / row["median_seconds"]
+        row |= {"flops_per_second": rate, "of_matmul": rate / ceiling}
+        rows.append(row)
+    return rows, skipped
+
+
+COLUMNS: common.Columns = {
+    "backend": lambda row: f"  {row['backend']}, {row['pass']}",
+    "median\nms": common.milliseconds,
+    "spread": lambda row: f"{row['spread']:.0%}",
+    "GFLOP/s": lambda row: f"{row['flops_per_second'] / 1e9:.0f}",
+    "of a large\nproduct": lambda row: f"{row['of_matmul']:.0%}",
+}
+
+
+def run(argv: Sequence[str]) -> None:
     """Measure, print, write.
 
     Raises:
         UserError: If something is wrong with the arguments, or a backend differs.
     """
-    args = parse_args(argv)
-    precision = options.prepare(args)
-    arch = parse_arch_option(args.arch)
-    stages = args.stages or range(1, len(arch.depths) + 1)
-    if max(stages) > len(arch.depths):
-        raise UserError(
-            f"--stages: {max(stages)} of a model with {len(arch.depths)} stages"
-        )
-    contestants, _ = focal_contestants(arch, args.settings, args.backends)
-    backends = [contestant.backend for contestant in contestants]
-    batches = options.batches(args.batch, args.sizes, precision.device)
+    parser = common.make_parser(PROGRAM, DESCRIPTION, ["224"], rounds=10)
+    args = parser.parse_args(argv)
+    precision, batches, document = common.prepare(args, PROGRAM, argv)
     layers = [
-        Layer(arch, stage - 1, shape, batch, args.settings or settings_for(shape))
+        Layer(
+            args.arch,
+            stage,
+            *shape,
+            batch,
+            selection,
+            args.settings or settings_for(shape),
+        )
+        for selection in dict.fromkeys(args.key_selection)
         for shape, batch in zip(args.sizes, batches, strict=True)
-        for stage in stages
+        for stage in range(1, len(ARCHS[args.arch].depths) + 1)
     ]
-    command = shlex.join(["python", "benchmarks/attention_layer.py", *argv])
-    head = report.header(command, precision.device)
-    rows, notes = [], {}
-    for number, layer in enumerate(layers, start=1):
-        name = describe(layer)
-        print(f"[{number}/{len(layers)}] {name}", file=sys.stderr)
-        times, ceilings, failed = measure_layer(
-            layer, backends, precision, args.rounds, args.repeats
-        )
-        rows += [
-            row(layer, *key, found, ceilings, precision.dtype)
-            for key, found in times.items()
-        ]
-        notes |= {f"{who}, {name}": reason for who, reason in failed.items()}
-    console = report.report_console()
-    console.print(table(rows))
-    for name, reason in notes.items():
-        print(f"{name}, is not measured: {reason}")
-    if args.json:
-        content = {"schema": "focal_mm/benchmark_ops/1", **head, "dtype": args.dtype}
-        report.write_json(args.json, {**content, "failed": notes, "results": rows})
-        print(f"figures of every round: {args.json}")
-    return 0 if rows else 1
-
-
-def describe(layer: Layer) -> str:
-    """The layer, for people."""
-    height, width = layer.shape
-    return (
-        f"stage {layer.stage + 1} of {height}x{width}, batch {layer.batch}, "
-        f"{layer.settings} settings"
-    )
-
-
-def table(rows: Sequence[dict[str, Any]]) -> "Table":
-    """A line for each backend and pass of each layer."""
-    shown = Table(
-        *("stage", "size", "batch", "backend", "pass", "best\nms", "median\nms"),
-        *("\nGFLOP/s", "of\nmatmul", "\nGB/s", "of\ncopy", "of\nroofline"),
-    )
-    shown.columns[4].no_wrap = True
-    for column in shown.columns[5:]:
-        column.justify = "right"
-    previous = None
-    for found in rows:
-        layer = (found["stage"], found["height"], found["width"], found["batch"])
-        if previous not in (None, layer):
-            shown.add_section()
-        previous = layer
-        shown.add_row(
-            *(str(found["stage"]), f"{found['height']}x{found['width']}"),
-            *(str(found["batch"]), found["backend"], found["pass"]),
-            report.milliseconds(found["best_seconds"]),
-            report.milliseconds(found["median_seconds"]),
-            f"{found['flops_per_second'] / 1e9:.0f}",
-            f"{found['of_matmul']:.0%}",
-            f"{found['bytes_per_second'] / 1e9:.1f}",
-            f"{found['of_copy']:.0%}",
-            f"{found['of_roofline']:.0%}",
-        )
-    return shown
+    with make_progress() as bar:
+        for layer in bar.track(layers):
+            bar.print(layer.title)
+            backends, skipped = choose_backends(layer.key_selection, args.backends)
+            rows, failed = measure_layer(layer, backends, precision, args.rounds)
+            document["results"] += rows
+            document["skipped"] |= skipped
+            for name, reason in failed.items():
+                document["skipped"][f"{name}, {layer.title},"] = reason
+    common.report(document, "title", COLUMNS, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     given = sys.argv[1:] if argv is None else list(argv)
-    return options.guarded("benchmark_ops.py", lambda: run(given))
+    return run_guarded(PROGRAM, lambda: run(given))
 
 
 if __name__ == "__main__":

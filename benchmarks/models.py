@@ -1,18 +1,20 @@
-"""Who is compared: Focal Transformers with each attention backend, and Swin's."""
+"""What is compared: Focal Transformers with each attention backend, and Swins."""
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focal_mm import FocalTransformer
-from focal_mm.engine.errors import UserError
-from focal_mm.models.presets import Arch, parse_arch
+from focal_mm.engine.config import describe
+from focal_mm.models.presets import ARCHS
 from focal_mm.ops import backend_support
 
 Shape = tuple[int, int]
@@ -25,31 +27,27 @@ SETTINGS = {
     "detection": dict(focal_windows=(15, 13, 9, 7), expand_sizes=(3, 3, 3, 3)),
 }
 """The paper's focal regions and expansions, of the four stages."""
+KEY_SELECTIONS = {"window": "Focal", "topk": "Focal-fast"}
+"""The backbone's key selections, and what tables call such models."""
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """A model to be measured.
 
     Attributes:
         name: What tables call it.
-        family: 'focal' or 'swin'.
-        backend: Attention backend of a 'focal' one; else empty.
+        label: Its attention backend, or the library of a Swin.
         build: Makes it for an image of (height, width), in float32 on the CPU.
+        key_selection: Of a Focal Transformer; empty for a Swin.
+        reference: Makes the same model with the reference's backend; None for a Swin.
     """
 
     name: str
-    family: str
-    backend: str
+    label: str
     build: Build
-
-
-@dataclass(frozen=True)
-class Absent:
-    """A model or backend that cannot take part here, and why."""
-
-    name: str
-    reason: str
+    key_selection: str = ""
+    reference: Build | None = None
 
 
 def settings_for(shape: Shape) -> str:
@@ -61,68 +59,45 @@ def settings_for(shape: Shape) -> str:
     return "imagenet" if shape[0] == shape[1] else "detection"
 
 
-def parse_size(text: str) -> Shape:
-    """Read '448' or '800x1333' as (height, width).
-
-    Raises:
-        ValueError: If it is neither, or a side is not positive.
-    """
-    sides = [int(side) for side in text.lower().split("x")]
-    if len(sides) > 2 or min(sides) < 1:
-        raise ValueError(f"{text!r} is not a size such as 448 or 800x1333")
-    return (sides[0], sides[-1])
-
-
-def parse_arch_option(text: str) -> Arch:
-    """Read a preset's name or 'EMBED_DIMS:DEPTHS:NUM_HEADS', as '96:2,2,6,2:3,6,12,24'.
-
-    Raises:
-        UserError: If it is neither, or the sizes do not fit together.
-    """
-    try:
-        if ":" not in text:
-            return parse_arch(text)
-        dims, depths, heads = text.split(":")
-        numbers = [[int(n) for n in part.split(",")] for part in (depths, heads)]
-        arch = parse_arch(
-            dict(embed_dims=int(dims), depths=numbers[0], num_heads=numbers[1])
-        )
-    except ValueError as error:
-        raise UserError(
-            f"--arch {text}: {error} (a preset or EMBED_DIMS:DEPTHS:NUM_HEADS)"
-        ) from None
-    if len(arch.depths) > len(SETTINGS["imagenet"]["focal_windows"]):
-        raise UserError(f"--arch {text}: more than four stages")
-    return arch
-
-
-def build_focal(arch: Arch, settings: str, backend: str, **options: bool) -> nn.Module:
+def build_focal(
+    shape: Shape,
+    arch: str,
+    settings: str | None,
+    backend: str,
+    key_selection: str = "window",
+    with_cp: bool = False,
+) -> nn.Module:
     """A Focal Transformer without stochastic depth, its weights the same each time.
 
     Args:
-        arch: Its size.
-        settings: Key of :data:`SETTINGS`.
+        shape: (height, width) of the image that it will see.
+        arch: Key of :data:`~focal_mm.models.presets.ARCHS`.
+        settings: Key of :data:`SETTINGS`, None for that of :func:`settings_for`;
+            Focal-fast has no such regions.
         backend: Attention backend.
-        **options: Further arguments of the backbone (``with_cp``).
+        key_selection: As the backbone's.
+        with_cp: As the backbone's.
     """
-    stages = len(arch.depths)
-    regions = {key: value[:stages] for key, value in SETTINGS[settings].items()}
+    stages = len(ARCHS[arch].depths)
+    regions = {}
+    if key_selection == "window":
+        regions = SETTINGS[settings or settings_for(shape)]
     return _seeded(
-        lambda: FocalTransformer(
-            arch=arch._asdict(),
-            attn_backend=backend,
-            drop_path_rate=0.0,
-            out_indices=tuple(range(stages)),
-            **regions,
-            **options,
-        )
+        FocalTransformer,
+        arch=arch,
+        attn_backend=backend,
+        key_selection=key_selection,
+        with_cp=with_cp,
+        drop_path_rate=0.0,
+        out_indices=tuple(range(stages)),
+        **{key: value[:stages] for key, value in regions.items()},
     )
 
 
-def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
+def _seeded(build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        model = build()
+        model = build(*args, **options)
         with torch.no_grad():
             # Some start at zero, and would hide where they are left out.
             for parameter in model.parameters():
@@ -130,58 +105,70 @@ def _seeded(build: Callable[[], nn.Module]) -> nn.Module:
     return model
 
 
-def focal_contestants(
-    arch: Arch, settings: str | None, backends: Sequence[str] | None
-) -> tuple[list[Contestant], list[Absent]]:
-    """One for each attention backend.
+def choose_backends(
+    key_selection: str, names: Sequence[str] | None
+) -> tuple[list[str], dict[str, str]]:
+    """The backends of a key selection to measure, and why others are skipped.
 
     Args:
-        arch: Size of the models.
-        settings: Key of :data:`SETTINGS`; None for the one of :func:`settings_for`.
-        backends: Names, 'auto' among them; None for all that can run here.
+        key_selection: Key of :data:`KEY_SELECTIONS`.
+        names: Those asked for, 'auto' among them; None for all that can run here.
 
-    Raises:
-        UserError: If a named backend is unknown or cannot run here.
+    Returns:
+        Their names, and by a table's name of the model the reasons.
     """
-    support = {item.name: item for item in backend_support()}
-    for name in backends or ():
-        if name != "auto" and name not in support:
-            raise UserError(
-                f"there is no backend {name!r}: choose from {['auto', *support]}"
-            )
-        if name != "auto" and not support[name].ok:
-            raise UserError(f"backend {name!r} cannot run: {support[name].reason}")
-    absent = []
-    if backends is None:
-        backends = [name for name, item in support.items() if item.ok]
-        absent = [
-            Absent(f"Focal ({name})", item.reason)
-            for name, item in support.items()
-            if not item.ok
-        ]
-
-    def builder(backend: str) -> Build:
-        return lambda shape: build_focal(arch, settings or settings_for(shape), backend)
-
-    return [
-        Contestant(f"Focal ({name})", "focal", name, builder(name))
-        for name in dict.fromkeys(backends)
-    ], absent
+    reasons = {
+        item.name: item.reason
+        for item in backend_support()
+        if item.key_selection == key_selection
+    }
+    wanted = list(reasons) if names is None else list(dict.fromkeys(names))
+    reasons["auto"] = ""
+    for name in set(wanted) - set(reasons):
+        reasons[name] = f"no such backend, there are {sorted(set(reasons))}"
+    family = KEY_SELECTIONS[key_selection]
+    return (
+        [name for name in wanted if not reasons[name]],
+        {f"{family} ({name})": reasons[name] for name in wanted if reasons[name]},
+    )
 
 
-def _mmdet_swin(arch: Arch) -> Build:
-    module = importlib.import_module("mmdet.models.backbones.swin")
-    stages = len(arch.depths)
-    return lambda shape: _seeded(
-        lambda: module.SwinTransformer(
-            embed_dims=arch.embed_dims,
-            depths=arch.depths,
-            num_heads=arch.num_heads,
-            strides=(4, *(2,) * (stages - 1)),
-            out_indices=tuple(range(stages)),
-            window_size=WINDOW,
-            drop_path_rate=0.0,
+def focal_candidates(
+    arch: str,
+    settings: str | None,
+    key_selections: Sequence[str],
+    backends: Sequence[str] | None,
+) -> tuple[list[Candidate], dict[str, str]]:
+    """One for each key selection and attention backend, and why others are skipped.
+
+    Arguments as :func:`build_focal` and :func:`choose_backends` take them.
+    """
+    found, skipped = [], {}
+    for selection in dict.fromkeys(key_selections):
+        names, reasons = choose_backends(selection, backends)
+        skipped |= reasons
+        build = functools.partial(
+            build_focal, arch=arch, settings=settings, key_selection=selection
         )
+        # Recomputing activations takes memory down, and changes nothing.
+        reference = functools.partial(build, backend=REFERENCE, with_cp=True)
+        for name in names:
+            own = functools.partial(build, backend=name)
+            title = f"{KEY_SELECTIONS[selection]} ({name})"
+            found.append(Candidate(title, name, own, selection, reference))
+    return found, skipped
+
+
+def _mmdet_swin(arch: str) -> Build:
+    module = importlib.import_module("mmdet.models.backbones.swin")
+    sizes = ARCHS[arch]
+    stages = len(sizes.depths)
+    return lambda shape: module.SwinTransformer(
+        **sizes._asdict(),
+        strides=(4, *(2,) * (stages - 1)),
+        out_indices=tuple(range(stages)),
+        window_size=WINDOW,
+        drop_path_rate=0.0,
     )
 
 
@@ -195,23 +182,24 @@ class TimmSwin(nn.Module):
 
     PATCH = 4
 
-    def __init__(self, shape: Shape, arch: Arch) -> None:
+    def __init__(self, shape: Shape, arch: str) -> None:
         super().__init__()
         timm = importlib.import_module("timm")
-        stages = len(arch.depths)
+        sizes = ARCHS[arch]
+        stages = len(sizes.depths)
         self.features = timm.create_model(
             "swin_tiny_patch4_window7_224",
             pretrained=False,
             features_only=True,
             img_size=tuple(-(-side // self.PATCH) * self.PATCH for side in shape),
-            embed_dim=arch.embed_dims,
-            depths=arch.depths,
-            num_heads=arch.num_heads,
+            embed_dim=sizes.embed_dims,
+            depths=sizes.depths,
+            num_heads=sizes.num_heads,
             drop_path_rate=0.0,
             out_indices=tuple(range(stages)),
         )
         self.norms = nn.ModuleList(
-            nn.LayerNorm(arch.embed_dims * 2**stage) for stage in range(stages)
+            nn.LayerNorm(sizes.embed_dims * 2**stage) for stage in range(stages)
         )
 
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
@@ -224,42 +212,38 @@ class TimmSwin(nn.Module):
         )
 
 
-def _timm_swin(arch: Arch) -> Build:
+def _timm_swin(arch: str) -> Build:
     importlib.import_module("timm")
-    return lambda shape: _seeded(lambda: TimmSwin(shape, arch))
+    return lambda shape: TimmSwin(shape, arch)
 
 
-SWINS: dict[str, Callable[[Arch], Build]] = {
+SWINS: dict[str, Callable[[str], Build]] = {
     "mmdet": _mmdet_swin,
     "timm": _timm_swin,
 }
 """Libraries that have a Swin Transformer, and how theirs is made."""
 
 
-def swin_contestants(
-    arch: Arch, libraries: Sequence[str] | None
-) -> tuple[list[Contestant], list[Absent]]:
+def swin_candidates(
+    arch: str, libraries: Sequence[str]
+) -> tuple[list[Candidate], dict[str, str]]:
     """The Swin Transformer of each library, of the same size.
 
     Args:
-        arch: Size of the models.
-        libraries: Keys of :data:`SWINS`; None for all that can be imported.
+        arch: Key of :data:`~focal_mm.models.presets.ARCHS`.
+        libraries: Keys of :data:`SWINS`.
 
-    Raises:
-        UserError: If a named library cannot be imported.
+    Returns:
+        The models, and by name why others are skipped.
     """
-    found, absent = [], []
-    for library in SWINS if libraries is None else dict.fromkeys(libraries):
+    found, skipped = [], {}
+    for library in libraries:
         name = f"Swin ({library})"
         try:
-            build = SWINS[library](arch)
+            build = functools.partial(_seeded, SWINS[library](arch))
         except Exception as error:
             # Libraries check each other's versions in many ways.
-            text = " ".join(str(error).split())
-            reason = f"{library} cannot be imported: {type(error).__name__}: {text}"
-            if libraries is not None:
-                raise UserError(reason) from error
-            absent.append(Absent(name, reason))
+            skipped[name] = f"{library} cannot be imported: {describe(error)}"
         else:
-            found.append(Contestant(name, "swin", "", build))
-    return found, absent
+            found.append(Candidate(name, library, build))
+    return found, skipped

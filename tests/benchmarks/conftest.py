@@ -1,41 +1,10 @@
-"""Small models, and backends that are planted."""
-
-from __future__ import annotations
-
-import dataclasses
-from collections.abc import Callable
+"""A preset small enough to be measured within tests."""
 
 import pytest
-from torch import Tensor
 
-from focal_mm.ops import functional
-from focal_mm.ops.common.backend import Backend
-from focal_mm.ops.window import AttentionInputs
-from focal_mm.ops.window.naive import NAIVE
-
-ARCH = "8:1,1:1,2"
+from focal_mm.models.presets import ARCHS, Arch
 
 
-@pytest.fixture
-def plant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Adds a backend that runs ``naive`` on what a function makes of the inputs."""
-
-    def add(
-        name: str,
-        change: Callable[[AttentionInputs], AttentionInputs] = lambda inputs: inputs,
-        finish: Callable[[Tensor], Tensor] = lambda out: out,
-    ) -> None:
-        backend = Backend(
-            name=name,
-            run=lambda inputs: finish(NAIVE.run(change(inputs))),
-            why_unavailable=lambda: "",
-            why_unsupported=lambda inputs: "",
-        )
-        monkeypatch.setattr(functional, "BACKENDS", (*functional.BACKENDS, backend))
-
-    return add
-
-
-def detach_key(inputs: AttentionInputs) -> AttentionInputs:
-    """The output stays, gradients do not."""
-    return dataclasses.replace(inputs, key=inputs.key.detach())
+@pytest.fixture(autouse=True)
+def _toy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(ARCHS, "toy", Arch(8, (1, 1), (1, 2)))

@@ -4,17 +4,17 @@ import pytest
 import torch
 
 from benchmarks import models
-from focal_mm.engine import UserError
+from focal_mm.models.presets import ARCHS, Arch
 
-ARCH = models.parse_arch_option("8:1,1,1,1:1,2,2,4")
 SHAPE = (70, 97)
 
 
-def test_all_backends_have_the_same_weights():
-    contestants, absent = models.focal_contestants(ARCH, None, None)
-    names = {c.backend for c in contestants} | {a.name[7:-1] for a in absent}
-    assert names == {item.name for item in models.backend_support()}
-    states = [c.build(SHAPE).state_dict() for c in contestants]
+@pytest.mark.parametrize("selection", models.KEY_SELECTIONS)
+def test_all_backends_have_the_same_weights(selection):
+    found, skipped = models.focal_candidates("toy", None, [selection], None)
+    known = [s for s in models.backend_support() if s.key_selection == selection]
+    assert len(found) + len(skipped) == len(known)
+    states = [candidate.build(SHAPE).state_dict() for candidate in found]
     for state in states[1:]:
         torch.testing.assert_close(state, states[0], rtol=0, atol=0)
     # Zeros would hide a term that is left out.
@@ -27,21 +27,23 @@ def test_all_backends_have_the_same_weights():
 )
 def test_settings_by_size(shape, expected):
     assert models.settings_for(shape) == expected
-    (contestant,), _ = models.focal_contestants(ARCH, None, ["sdpa"])
-    attention = contestant.build(shape).stages[0].blocks[0].attn
+    (candidate,), _ = models.focal_candidates("toy", None, ["window"], ["sdpa"])
+    attention = candidate.build(shape).stages[0].blocks[0].attn
     regions = models.SETTINGS[expected]["focal_windows"]
     assert attention.geometry.focal_window == regions[0]
 
 
-def test_unavailable_backend_is_named(monkeypatch):
-    support = [models.backend_support()[0]._replace(name="x", ok=False, reason="why")]
-    monkeypatch.setattr(models, "backend_support", lambda: support)
-    assert models.focal_contestants(ARCH, None, None) == (
+def test_backends_that_are_skipped(monkeypatch):
+    """Those that cannot run, and those of the other key selection only."""
+    first = models.backend_support()[0]._replace(name="x", ok=False, reason="why")
+    monkeypatch.setattr(models, "backend_support", lambda: [first])
+    assert models.focal_candidates("toy", None, ["window"], None) == (
         [],
-        [models.Absent("Focal (x)", "why")],
+        {"Focal (x)": "why"},
     )
-    with pytest.raises(UserError, match="'x' cannot run: why"):
-        models.focal_contestants(ARCH, None, ["x"])
+    found, skipped = models.focal_candidates("toy", None, ["topk"], ["x", "auto"])
+    assert [candidate.name for candidate in found] == ["Focal-fast (auto)"]
+    assert skipped == {"Focal-fast (x)": "no such backend, there are ['auto']"}
 
 
 def test_library_that_cannot_be_imported(monkeypatch):
@@ -50,20 +52,16 @@ def test_library_that_cannot_be_imported(monkeypatch):
 
     monkeypatch.setattr(models, "SWINS", {"mmdet": fail})
     reason = "mmdet cannot be imported: AssertionError: MMCV==3 is incompatible"
-    assert models.swin_contestants(ARCH, None) == (
-        [],
-        [models.Absent("Swin (mmdet)", reason)],
-    )
-    with pytest.raises(UserError, match="MMCV==3"):
-        models.swin_contestants(ARCH, ["mmdet"])
+    assert models.swin_candidates("toy", ["mmdet"]) == ([], {"Swin (mmdet)": reason})
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("library", models.SWINS)
-def test_swin_gives_maps_like_ours(library):
+def test_swin_gives_maps_like_ours(monkeypatch, library):
     pytest.importorskip(library)
-    (swin,), _ = models.swin_contestants(ARCH, [library])
-    (ours,), _ = models.focal_contestants(ARCH, None, ["sdpa"])
+    monkeypatch.setitem(ARCHS, "toy", Arch(8, (1, 1, 1, 1), (1, 2, 2, 4)))
+    (swin,), _ = models.swin_candidates("toy", [library])
+    (ours,), _ = models.focal_candidates("toy", None, ["window"], ["sdpa"])
     image = torch.randn(1, 3, *SHAPE)
     with torch.no_grad():
         maps, expected = (c.build(SHAPE)(image) for c in (swin, ours))

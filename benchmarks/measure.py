@@ -1,0 +1,248 @@
+"""How steps are taken, timed, and their memory counted."""
+
+from __future__ import annotations
+
+import gc
+import os
+import statistics
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from rich.console import Console
+from rich.progress import Progress
+from torch import Tensor, nn
+
+MODES = ("inference", "training")
+DTYPES = {
+    "float32": torch.float32,
+    "bfloat16": torch.bfloat16,
+    "float16": torch.float16,
+}
+Name = TypeVar("Name")
+
+# A turn of a short step has as many of them as take about so many seconds.
+_TURN = 0.1
+_MOST_REPEATS = 100
+
+
+@dataclass(frozen=True)
+class Precision:
+    """Where and how precisely a model computes.
+
+    Weights and images are float32. With a half-precision dtype both modes run under
+    ``torch.autocast``: some libraries' Swins do not run with their weights cast.
+    """
+
+    device: torch.device
+    dtype: torch.dtype = torch.float32
+
+    @property
+    def name(self) -> str:
+        return str(self.dtype).removeprefix("torch.")
+
+    def autocast(self) -> torch.autocast:
+        half = self.dtype != torch.float32
+        return torch.autocast(
+            self.device.type, self.dtype if half else None, enabled=half
+        )
+
+
+def make_images(shape: tuple[int, int], batch: int) -> Tensor:
+    """Seeded noise, (batch, 3, height, width), float32 on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(batch, 3, *shape, generator=generator)
+
+
+class Step:
+    """One inference, or one step of training: forward, backward, AdamW.
+
+    Args:
+        model: A backbone in float32; it is moved to the device.
+        images: (N, 3, height, width), float32.
+        mode: One of :data:`MODES`.
+        precision: Where and how precisely it computes.
+    """
+
+    def __init__(
+        self, model: nn.Module, images: Tensor, mode: str, precision: Precision
+    ) -> None:
+        training = mode == "training"
+        self.model = model.to(precision.device)
+        self.model.train(training)
+        self.images = images.to(precision.device)
+        self.precision = precision
+        self.optimizer = (
+            torch.optim.AdamW(model.parameters(), lr=1e-4) if training else None
+        )
+        self._called: Callable[[Tensor], Sequence[Tensor]] = self.model
+        self._gradients: list[Tensor] | None = None
+
+    def compile(self) -> None:
+        """Call the model through ``torch.compile`` from now on."""
+        self._called = torch.compile(self.model, dynamic=False)
+
+    def __call__(self) -> None:
+        maps = self._forward()
+        if self.optimizer is not None:
+            self._backward(maps)
+            self.optimizer.step()
+            self.optimizer.zero_grad(set_to_none=True)
+
+    def outputs(self) -> dict[str, Tensor]:
+        """What the model computes, by name, in float32.
+
+        In training the gradients of all parameters are there too; afterwards the
+        model has none.
+        """
+        maps = self._forward()
+        found = {f"output {index}": m.detach().float() for index, m in enumerate(maps)}
+        if self.optimizer is None:
+            return found
+        self._backward(maps)
+        for name, parameter in self.model.named_parameters():
+            if parameter.grad is not None:
+                found[f"gradient of {name}"] = parameter.grad
+                parameter.grad = None
+        return found
+
+    def _forward(self) -> tuple[Tensor, ...]:
+        inference = torch.inference_mode(self.optimizer is None)
+        with inference, self.precision.autocast():
+            return tuple(self._called(self.images))
+
+    def _backward(self, maps: Sequence[Tensor]) -> None:
+        if self._gradients is None:
+            # Noise of norm 1 in each map stands for what a loss would send.
+            generator = torch.Generator().manual_seed(1)
+            self._gradients = [
+                torch.randn(m.shape, generator=generator).div(m.numel() ** 0.5).to(m)
+                for m in maps
+            ]
+        torch.autograd.backward(maps, self._gradients)
+
+    def peak_bytes(self) -> int:
+        """Bytes that parameters, optimizer and a step hold at most in PyTorch's
+        allocator: a step is taken.
+
+        What libraries allocate by themselves (oneDNN's and MKL's scratch buffers) is
+        not in it, nor are tables and masks that steps before have cached.
+        """
+        held = [*self.model.parameters(), *self.model.buffers()]
+        for state in self.optimizer.state.values() if self.optimizer else ():
+            held += [value for value in state.values() if torch.is_tensor(value)]
+        device = self.precision.device
+        peak = _peak_cuda if device.type == "cuda" else _peak_cpu
+        gc.collect()
+        return sum(tensor.nbytes for tensor in held) + peak(self, device)
+
+
+def _peak_cuda(run: Callable[[], object], device: torch.device) -> int:
+    torch.cuda.synchronize(device)
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    run()
+    torch.cuda.synchronize(device)
+    return torch.cuda.max_memory_allocated(device) - before
+
+
+def _peak_cpu(run: Callable[[], object], device: torch.device) -> int:
+    """The profiler's record of allocations and releases, added up in order.
+
+    The process's own peak would not do: an allocator that is warm keeps what others
+    have freed.
+    """
+    # Kineto complains of every machine without a GPU.
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")
+    activities = [torch.profiler.ProfilerActivity.CPU]
+    with warnings.catch_warnings():
+        # That events are kept for one cycle only: there is only one.
+        warnings.simplefilter("ignore")
+        with torch.profiler.profile(
+            activities=activities, profile_memory=True
+        ) as profile:
+            run()
+    events = profile.profiler.kineto_results.events()
+    events = [event for event in events if event.name() == "[memory]"]
+    held = peak = 0
+    for event in sorted(events, key=lambda event: event.start_ns()):
+        held += event.nbytes()
+        peak = max(peak, held)
+    return peak
+
+
+def run_rounds(
+    steps: Mapping[Name, Callable[[], object]],
+    rounds: int,
+    device: torch.device,
+    clock: Callable[[], float] = time.perf_counter,
+    on_turn: Callable[[], object] = lambda: None,
+) -> dict[Name, list[float]]:
+    """Time steps in alternating rounds.
+
+    In each round every step has one turn, so that whatever slows the machine for a
+    while slows all of them. Each round begins with another one: none always follows
+    the same. (``torch.utils.benchmark.Timer`` times one statement after the other,
+    each turn with two runs to warm up.)
+
+    Args:
+        steps: What to time, by name.
+        rounds: Turns of each.
+        device: Is waited for.
+        clock: Seconds.
+        on_turn: Called after each turn, outside the measured time.
+
+    Returns:
+        Seconds of one step, one entry for each round.
+    """
+
+    def turn(step: Callable[[], object], repeats: int) -> float:
+        _synchronize(device)
+        start = clock()
+        for _ in range(repeats):
+            step()
+        _synchronize(device)
+        return (clock() - start) / repeats
+
+    repeats: dict[Name, int] = {}
+    for name, step in steps.items():
+        step()
+        fit = round(_TURN / max(turn(step, 1), _TURN / _MOST_REPEATS))
+        repeats[name] = max(1, fit)
+    names = list(steps)
+    seconds: dict[Name, list[float]] = {name: [] for name in names}
+    for number in range(rounds):
+        gc.collect()
+        first = number % max(1, len(names))
+        for name in names[first:] + names[:first]:
+            seconds[name].append(turn(steps[name], repeats[name]))
+            on_turn()
+    return seconds
+
+
+def _synchronize(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def summary(seconds: Sequence[float]) -> dict[str, Any]:
+    """Rounds, median, and spread (interquartile range over median), as in JSON."""
+    median = statistics.median(seconds)
+    spread = 0.0
+    if len(seconds) > 1:
+        low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
+        spread = (high - low) / median
+    return {"seconds": list(seconds), "median_seconds": median, "spread": spread}
+
+
+def make_progress() -> Progress:
+    """A bar with the time left, drawn between turns only: nothing runs beside them."""
+    return Progress(
+        console=Console(stderr=True),
+        auto_refresh=False,
+        transient=True,
+        speed_estimate_period=3600,
+    )
