@@ -150,6 +150,8 @@ def measure(
     """
     candidates, document["skipped"] = find_candidates(args)
     with make_progress() as bar:
+        for name, reason in document["skipped"].items():
+            bar.print(f"{name} is skipped: {reason}", markup=False, soft_wrap=True)
         for shape, mode in dict.fromkeys((cell.shape, cell.mode) for cell in cells):
             part = f"{shape[0]}x{shape[1]}, {mode}"
             bar.print(f"checking {part}")

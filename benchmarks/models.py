@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from focal_mm import FocalTransformer
 from focal_mm.engine.config import describe
+from focal_mm.engine.errors import UserError
 from focal_mm.models.presets import ARCHS
 from focal_mm.ops import backend_support
 
@@ -95,11 +96,12 @@ def build_focal(
 
 
 def _seeded(build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.Module:
+    """Build a model, its weights the same each time and none of them zero."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = build(*args, **options)
         with torch.no_grad():
-            # Some start at zero, and would hide where they are left out.
+            # Those at zero would hide where they are left out.
             for parameter in model.parameters():
                 parameter.add_(torch.randn_like(parameter), alpha=0.02)
     return model
@@ -116,21 +118,25 @@ def choose_backends(
 
     Returns:
         Their names, and by a table's name of the model the reasons.
+
+    Raises:
+        UserError: If there is no backend of a name with any key selection.
     """
-    reasons = {
-        item.name: item.reason
-        for item in backend_support()
-        if item.key_selection == key_selection
-    }
+    support = backend_support()
+    known = dict.fromkeys(["auto", *(item.name for item in support)])
+    for name in names or ():
+        if name not in known:
+            raise UserError(f"there is no backend {name!r}: choose from {list(known)}")
+    reasons = {s.name: s.reason for s in support if s.key_selection == key_selection}
     wanted = list(reasons) if names is None else list(dict.fromkeys(names))
     reasons["auto"] = ""
-    for name in set(wanted) - set(reasons):
-        reasons[name] = f"no such backend, there are {sorted(set(reasons))}"
     family = KEY_SELECTIONS[key_selection]
-    return (
-        [name for name in wanted if not reasons[name]],
-        {f"{family} ({name})": reasons[name] for name in wanted if reasons[name]},
-    )
+    skipped = {}
+    for name in wanted:
+        reason = reasons.get(name, f"{family} has no such backend")
+        if reason:
+            skipped[f"{family} ({name})"] = reason
+    return [name for name in wanted if reasons.get(name) == ""], skipped
 
 
 def focal_candidates(
@@ -159,11 +165,11 @@ def focal_candidates(
     return found, skipped
 
 
-def _mmdet_swin(arch: str) -> Build:
-    module = importlib.import_module("mmdet.models.backbones.swin")
+def _mmdet_swin(shape: Shape, arch: str) -> nn.Module:
+    swin = importlib.import_module("mmdet.models.backbones.swin")
     sizes = ARCHS[arch]
     stages = len(sizes.depths)
-    return lambda shape: module.SwinTransformer(
+    return swin.SwinTransformer(
         **sizes._asdict(),
         strides=(4, *(2,) * (stages - 1)),
         out_indices=tuple(range(stages)),
@@ -212,14 +218,9 @@ class TimmSwin(nn.Module):
         )
 
 
-def _timm_swin(arch: str) -> Build:
-    importlib.import_module("timm")
-    return lambda shape: TimmSwin(shape, arch)
-
-
-SWINS: dict[str, Callable[[str], Build]] = {
+SWINS: dict[str, Callable[[Shape, str], nn.Module]] = {
     "mmdet": _mmdet_swin,
-    "timm": _timm_swin,
+    "timm": TimmSwin,
 }
 """Libraries that have a Swin Transformer, and how theirs is made."""
 
@@ -240,10 +241,11 @@ def swin_candidates(
     for library in libraries:
         name = f"Swin ({library})"
         try:
-            build = functools.partial(_seeded, SWINS[library](arch))
+            importlib.import_module(library)
         except Exception as error:
             # Libraries check each other's versions in many ways.
             skipped[name] = f"{library} cannot be imported: {describe(error)}"
         else:
+            build = functools.partial(_seeded, SWINS[library], arch=arch)
             found.append(Candidate(name, library, build))
     return found, skipped

@@ -42,18 +42,19 @@ def test_right_backends_pass(layer, dtype):
 
 def test_table_and_json(tmp_path, capsys):
     path = tmp_path / "out.json"
-    options = [*TINY, "--key-selection", "window", "topk", "--backends", "sdpa", "x"]
+    options = [*TINY, "--key-selection", "window", "topk", "--backends", "sdpa", "cpu"]
     assert attention_layer.main([*options, "--json", str(path)]) == 0
     out = capsys.readouterr().out
     assert "Focal-fast, stage 2 of 28x28" in out
-    assert "Focal (x) is not measured: no such backend" in out
+    assert "Focal-fast (cpu) is not measured: Focal-fast has no such" in out
     rows = json.loads(path.read_text())["results"]
-    assert [(row["key_selection"], row["stage"], row["pass"]) for row in rows] == [
-        (selection, stage, run)
-        for selection in ("window", "topk")
+    keys = ("key_selection", "backend", "stage", "pass")
+    assert {tuple(row[key] for key in keys) for row in rows} == {
+        (*of, stage, run)
+        for of in (("window", "sdpa"), ("window", "cpu"), ("topk", "sdpa"))
         for stage in (1, 2)
         for run in ("forward", "forward+backward")
-    ]
+    }
     assert all(row["of_matmul"] > 0 for row in rows)
 
 

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import cv2
 import numpy as np
@@ -18,11 +19,12 @@ OURS = [*TINY, "--models", "focal", "--backends", "sdpa", "--batch", "1"]
 @pytest.fixture
 def swin(monkeypatch):
     """What stands for a library's Swin: importing a real one takes long."""
-    monkeypatch.setitem(
-        models.SWINS,
-        "mmdet",
-        lambda _: lambda shape: models.build_focal(shape, "toy", "imagenet", "sdpa"),
-    )
+
+    def build(shape, arch):
+        return models.build_focal(shape, arch, "imagenet", "sdpa")
+
+    monkeypatch.setitem(sys.modules, "mmdet", ModuleType("mmdet"))
+    monkeypatch.setitem(models.SWINS, "mmdet", build)
 
 
 @pytest.fixture
@@ -127,10 +129,7 @@ def test_compiled(tmp_path):
 
 
 def test_missing_library_is_said_in_one_line(monkeypatch, capsys):
-    def fail(arch):
-        raise ModuleNotFoundError("No module named 'timm'")
-
-    monkeypatch.setitem(models.SWINS, "timm", fail)
+    monkeypatch.setitem(sys.modules, "timm", None)
     options = [*OURS, "--modes", "inference"]
     assert backbones.main([*options, "--models", "focal", "timm"]) == 0
     line = "Swin (timm) is not measured: timm cannot be imported: ModuleNotFoundError"
@@ -173,13 +172,14 @@ def test_failed_writing_leaves_what_was_there(tmp_path):
         (["--sizes", "12a"], 2, "'12a' is not a size such as 448 or 800x1333"),
         (["--sizes", "0x4"], 2, "'0x4' is not a size"),
         (["--rounds", "0"], 2, "'0' is not a whole number above 0"),
+        (["--backends", "x"], 1, "there is no backend 'x': choose from ['auto', "),
         (["--batch", "1", "2"], 1, "--batch: 2 numbers for 1 sizes"),
         (["--arch", "huge"], 2, "invalid choice: 'huge'"),
     ],
 )
 def test_errors_are_one_line(capsys, options, code, message):
     try:
-        found = backbones.main([*TINY, *options])
+        found = backbones.main([*TINY, "--models", "focal", *options])
     except SystemExit as stop:
         found = stop.code
     assert found == code

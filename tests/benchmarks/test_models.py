@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks import models
+from focal_mm.engine.errors import UserError
 from focal_mm.models.presets import ARCHS, Arch
 
 SHAPE = (70, 97)
@@ -43,14 +44,16 @@ def test_backends_that_are_skipped(monkeypatch):
     )
     found, skipped = models.focal_candidates("toy", None, ["topk"], ["x", "auto"])
     assert [candidate.name for candidate in found] == ["Focal-fast (auto)"]
-    assert skipped == {"Focal-fast (x)": "no such backend, there are ['auto']"}
+    assert skipped == {"Focal-fast (x)": "Focal-fast has no such backend"}
+    with pytest.raises(UserError, match="there is no backend 'sdap': choose from"):
+        models.focal_candidates("toy", None, ["topk"], ["sdap"])
 
 
 def test_library_that_cannot_be_imported(monkeypatch):
-    def fail(arch):
+    def fail(library):
         raise AssertionError("MMCV==3 is\nincompatible")
 
-    monkeypatch.setattr(models, "SWINS", {"mmdet": fail})
+    monkeypatch.setattr(models.importlib, "import_module", fail)
     reason = "mmdet cannot be imported: AssertionError: MMCV==3 is incompatible"
     assert models.swin_candidates("toy", ["mmdet"]) == ([], {"Swin (mmdet)": reason})
 
