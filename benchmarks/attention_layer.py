@@ -224,8 +224,7 @@ def measure_layer(
 
 COLUMNS: common.Columns = {
     "backend": lambda row: f"  {row['backend']}, {row['pass']}",
-    "median\nms": common.milliseconds,
-    "spread": lambda row: f"{row['spread']:.0%}",
+    **common.TIME_COLUMNS,
     "GFLOP/s": lambda row: f"{row['flops_per_second'] / 1e9:.0f}",
     "of a large\nproduct": lambda row: f"{row['of_matmul']:.0%}",
 }
@@ -262,7 +261,7 @@ def run(argv: Sequence[str]) -> None:
             document["skipped"] |= skipped
             for name, reason in failed.items():
                 document["skipped"][f"{name}, {layer.title},"] = reason
-    common.report(document, "title", COLUMNS, args.json)
+    common.report(document, COLUMNS, args.json)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

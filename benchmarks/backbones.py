@@ -253,8 +253,7 @@ def columns(rows: Sequence[dict[str, Any]]) -> common.Columns:
     ]
     return {
         "model": lambda row: f"  {row['model']}",
-        "median\nms": common.milliseconds,
-        "spread": lambda row: f"{row['spread']:.0%}",
+        **common.TIME_COLUMNS,
         "images/s": lambda row: f"{row['batch'] / row['median_seconds']:.1f}",
         **{f"speed,\n{label} = 1": ratio("speed_to", label) for label in labels},
         "MiB": lambda row: f"{row['peak_bytes'] / 2**20:.0f}",
@@ -285,7 +284,7 @@ def run(argv: Sequence[str]) -> None:
     except KeyboardInterrupt as error:
         stopped = error
     if document["results"] or not stopped:
-        common.report(document, "title", columns(document["results"]), args.json)
+        common.report(document, columns(document["results"]), args.json)
     if stopped:
         raise stopped
 

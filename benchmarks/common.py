@@ -199,20 +199,17 @@ def _machine(device: str) -> str:
     return f"{name}, {capability}, {torch.get_num_threads()} threads"
 
 
-def milliseconds(row: dict[str, Any]) -> str:
-    """The median as a table's cell: three digits, at least."""
-    value = row["median_seconds"] * 1e3
-    return f"{value:.{max(0, 2 - math.floor(math.log10(value)))}f}" if value else "0"
+TIME_COLUMNS: Columns = {
+    "median\nms": lambda row: f"{row['median_seconds'] * 1e3:.2f}",
+    "spread": lambda row: f"{row['spread']:.0%}",
+}
 
 
-def report(
-    document: dict[str, Any], title: str, columns: Columns, path: Path | None
-) -> None:
+def report(document: dict[str, Any], columns: Columns, path: Path | None) -> None:
     """Print a table of the document's results, and write the document.
 
     Args:
-        document: As ``--json`` has it.
-        title: Key of the rows' title; rows of the same title are a section.
+        document: As ``--json`` has it; rows of the same title are a section.
         columns: By heading, the text of a row.
         path: Where to write it, if anywhere.
 
@@ -227,8 +224,8 @@ def report(
         column.justify = "right"
     previous = None
     for row in document["results"]:
-        if row[title] != previous:
-            previous = row[title]
+        if row["title"] != previous:
+            previous = row["title"]
             table.add_section()
             table.add_row(f"[bold]{previous}")
         table.add_row(*(show(row) for show in columns.values()))

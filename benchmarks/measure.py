@@ -24,9 +24,8 @@ DTYPES = {
 }
 Name = TypeVar("Name")
 
-# A turn of a short step has as many of them as take about so many seconds.
+# Seconds that are filled by repeating a short step in its turn, up to 100 times.
 _TURN = 0.1
-_MOST_REPEATS = 100
 
 
 @dataclass(frozen=True)
@@ -210,8 +209,7 @@ def run_rounds(
     repeats: dict[Name, int] = {}
     for name, step in steps.items():
         step()
-        fit = round(_TURN / max(turn(step, 1), _TURN / _MOST_REPEATS))
-        repeats[name] = max(1, fit)
+        repeats[name] = max(1, round(_TURN / max(turn(step, 1), _TURN / 100)))
     names = list(steps)
     seconds: dict[Name, list[float]] = {name: [] for name in names}
     for number in range(rounds):

@@ -51,8 +51,8 @@ def test_seconds_of_each_round_without_warm_up():
 
 def test_short_steps_share_a_turn():
     clock = Clock()
-    found = run_rounds({"a": clock.step("a", 0.02)}, 2, CPU, clock)
-    assert found["a"] == pytest.approx([0.02, 0.02])
+    found = run_rounds({"a": clock.step("a", 0.002)}, 2, CPU, clock)
+    assert found["a"] == pytest.approx([0.002, 0.002])
     assert len(clock.turns) == 2 + 2 * 5
 
 
