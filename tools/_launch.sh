@@ -18,16 +18,13 @@ run_dist() {
         echo "$(basename -- "$0"): GPUS must be a positive number, got '$gpus'" >&2
         exit 2
     fi
-    # In one process first, so that a mistake is one line and not one per process.
-    LOCAL_WORLD_SIZE=$gpus "$PYTHON" "$TOOLS/$script" "$@" \
-        --launcher pytorch --check >/dev/null
     if [[ -z ${OMP_NUM_THREADS:-} ]]; then
-        # torchrun's and MMEngine's own defaults, less their warnings; without GPUs
-        # the cores are divided among the processes instead.
-        export OMP_NUM_THREADS=1 MKL_NUM_THREADS=${MKL_NUM_THREADS:-1}
-        export FOCAL_MM_DEFAULT_THREADS=1
+        # torchrun would set 1 and say so at length: too few for processes on the CPU.
+        local threads=$(($(nproc) / gpus))
+        export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
+        export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
     fi
-    exec "$PYTHON" -m torch.distributed.run \
+    exec "$PYTHON" "$TOOLS/_torchrun.py" \
         --nnodes="${NNODES:-1}" \
         --node_rank="${NODE_RANK:-0}" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" \

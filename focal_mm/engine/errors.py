@@ -13,17 +13,28 @@ class UserError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
 
 
+def speaks() -> bool:
+    """Whether this is the only or the first process of a run on this machine."""
+    ranks = (os.environ.get(name, "0") for name in ("LOCAL_RANK", "SLURM_LOCALID"))
+    return set(ranks) == {"0"}
+
+
 def run_guarded(
-    program: str, action: Callable[[], int | None], stopped: str = "stopped by the user"
+    program: str,
+    action: Callable[[], int | None],
+    stopped: str = "stopped by the user",
+    catch_sigterm: bool = True,
 ) -> int:
     """Run what a command line does; what its user can put right becomes one line.
 
-    SIGTERM stops it as Ctrl-C does. Of several processes the first one speaks.
+    Of several processes on a machine the first one speaks.
 
     Args:
         program: Name at the beginning of the line.
         action: The work; what it returns is the exit code.
         stopped: What to say if the user stops it.
+        catch_sigterm: Whether SIGTERM stops it as Ctrl-C does, so that it cleans up.
+            Without, it ends at once, even while it waits for other processes.
 
     Returns:
         The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
@@ -31,10 +42,12 @@ def run_guarded(
     """
 
     def say(line: str) -> None:
-        if int(os.environ.get("LOCAL_RANK", 0)) == 0:
+        if speaks():
             print(f"{program}: {line}", file=sys.stderr)
 
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.getsignal(signal.SIGTERM)
+    if catch_sigterm:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action() or 0
     except (UserError, CheckpointError) as error:

@@ -24,8 +24,16 @@ class IterSeedHook(Hook):
     # Before hooks of other priorities that might draw numbers themselves.
     priority = "VERY_HIGH"
 
+    def before_train(self, runner: Any) -> None:
+        """Seeds what iteration-based loops draw for their data, skipped data too."""
+        loop = runner.train_loop
+        # A loader that begins to iterate draws a number, at whatever iteration it is.
+        loop.dataloader.generator = torch.Generator()
+        if hasattr(loop, "dataloader_iterator"):
+            loop.dataloader_iterator = _SeededBatches(runner, loop.dataloader_iterator)
+
     def before_train_epoch(self, runner: Any) -> None:
-        """Seeds what loading the coming iteration's data draws."""
+        """Seeds what loading an epoch's first data draws."""
         _seed_all(runner.seed, runner.iter, "data")
 
     def before_train_iter(
@@ -39,6 +47,25 @@ class IterSeedHook(Hook):
     ) -> None:
         """Seeds what loading the next iteration's data draws."""
         _seed_all(runner.seed, runner.iter + 1, "data")
+
+
+class _SeededBatches:
+    """An endless iterator over batches; each is drawn from its iteration's numbers.
+
+    Resuming, upstream's MMEngine draws all batches of the past once more, after the
+    hooks; the maintained one skips them by ``skip_iter``.
+    """
+
+    def __init__(self, runner: Any, batches: Any) -> None:
+        self._runner = runner
+        self._batches = batches
+
+    def __next__(self) -> Any:
+        _seed_all(self._runner.seed, self._runner.iter, "data")
+        return next(self._batches)
+
+    def skip_iter(self, num_iters: int) -> None:
+        self._batches.skip_iter(num_iters)
 
 
 def _seed_all(seed: int, iteration: int, purpose: str) -> None:

@@ -1,55 +1,146 @@
-"""Several processes: one per GPU by NCCL, or some on the CPU by gloo.
+"""From a config to a Runner, in one process or in several.
 
-MMEngine's launchers and its DDP wrapper assume GPUs. Without one, the process group
-is made here, before the Runner (which then leaves it alone), and the config is
-adapted to it.
+Several processes are one per GPU by NCCL, or some on the CPU by gloo. MMEngine's
+launchers and its DDP wrapper assume GPUs: without one, the process group is made here
+and the config is adapted to it.
 """
 
 import os
-from collections.abc import Iterator
+import shlex
+import subprocess
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
+from mmengine.dist import init_dist
+from mmengine.registry import RUNNERS
+from mmengine.runner import Runner
+from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed as dist
 
-from focal_mm.engine import slurm
+from focal_mm.checkpoint import CheckpointError
+from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.loaders import use_safe_loaders
 
-# dist_train.sh and dist_test.sh set OMP_NUM_THREADS where the user has not, because
-# torchrun would (and say so at length); this variable tells the two cases apart.
-_DEFAULT_THREADS = "FOCAL_MM_DEFAULT_THREADS"
 # The launchers that also start processes without GPUs: what they set, how they start.
 _ENVIRONMENTS = {
     "pytorch": (
         ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
         "tools/dist_train.sh, tools/dist_test.sh or torchrun",
     ),
-    "slurm": (slurm.NEEDED, "tools/slurm_train.sh, tools/slurm_test.sh or srun"),
+    "slurm": (
+        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODELIST"),
+        "tools/slurm_train.sh, tools/slurm_test.sh or srun",
+    ),
 }
 _SYNC_BN = {"SyncBN", "MMSyncBN", "SyncBatchNorm"}
 
 
-def local_processes() -> int:
-    """Processes that torchrun starts on this machine; 1 without torchrun."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-
-
-def check_devices(launcher: str, processes: int) -> None:
-    """Check that every process of this machine can have a device.
+def join(cfg: Config) -> list[str]:
+    """Join the processes of the config's launcher.
 
     Args:
-        launcher: ``none``, ``pytorch``, ``slurm`` or ``mpi``.
-        processes: Processes on this machine.
+        cfg: Config with ``launcher`` set; changed in place where there is no GPU.
+
+    Returns:
+        Lines for the log.
 
     Raises:
-        UserError: If not.
+        UserError: If the launcher's environment or a device is missing.
     """
-    if launcher == "none":
-        return
+    if cfg.launcher == "none":
+        return []
+    needed, start = _ENVIRONMENTS.get(cfg.launcher, ((), ""))
+    missing = [name for name in needed if name not in os.environ]
+    if missing:
+        raise UserError(
+            f"--launcher {cfg.launcher} without {', '.join(missing)} in the "
+            f"environment: start through {start}"
+        )
+    _check_devices(cfg.launcher)
+    env_cfg = cfg.get("env_cfg", {})
+    dist_cfg = dict(env_cfg.get("dist_cfg", {}))
+    if get_device() != "cpu":
+        # As the Runner does, which then leaves it alone.
+        set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
+        init_dist(cfg.launcher, **dist_cfg)
+        return []
+    if cfg.launcher == "slurm":
+        _take_slurm_environment()
+    seconds = dist_cfg.get("timeout")
+    timeout = {"timeout": timedelta(seconds=seconds)} if seconds else {}
+    dist.init_process_group("gloo", **timeout)
+    return [
+        f"no GPU is visible: {dist.get_world_size()} CPU processes of "
+        f"{torch.get_num_threads()} thread(s) each, joined by gloo",
+        *adapt_config_to_cpu(cfg),
+    ]
+
+
+def check_together(check: Callable[[], None]) -> None:
+    """Run a check in every process that has joined; one that fails stops them all.
+
+    Machines may have disks of their own: data that one of them lacks must not leave the
+    others waiting for it.
+
+    Args:
+        check: Raises a UserError or CheckpointError if something is wrong.
+
+    Raises:
+        UserError: If the check failed here or elsewhere.
+    """
+    line = None
+    try:
+        check()
+    except (UserError, CheckpointError) as error:
+        line = str(error)
+    lines = [line]
+    if dist.is_initialized():
+        lines = [None] * dist.get_world_size()
+        dist.all_gather_object(lines, line)
+    failed = {rank: text for rank, text in enumerate(lines) if text is not None}
+    if failed:
+        leave()
+        rank, text = next(iter(failed.items()))
+        raise UserError(line or f"process {rank}, on another machine: {text}")
+
+
+def build_runner(cfg: Config, notes: list[str]) -> Runner:
+    """Build what trains or tests.
+
+    Args:
+        cfg: Checked config.
+        notes: Lines for its log.
+
+    Raises:
+        UserError: If the work dir cannot be made.
+    """
+    notes = notes + use_safe_loaders()
+    try:
+        os.makedirs(cfg.work_dir, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot make the work dir: {error}") from None
+    runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
+    for note in notes:
+        runner.logger.warning(note)
+    return runner
+
+
+def leave() -> None:
+    """Leave the process group, if there is one."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
+def _check_devices(launcher: str) -> None:
+    """Check that every process of this machine can have a device."""
     device, gpus = get_device(), torch.cuda.device_count()
+    # As torchrun sets it, or as srun was told, like slurm_train.sh does.
+    names = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
+    processes = int(next((os.environ[name] for name in names if name in os.environ), 1))
     if device == "cuda" and processes > gpus:
         raise UserError(
             f"{processes} processes need {processes} GPUs, but this machine shows "
@@ -64,86 +155,35 @@ def check_devices(launcher: str, processes: int) -> None:
         )
 
 
-def set_up_processes(cfg: Config) -> list[str]:
-    """Prepare the processes and the config for the devices of this machine.
+def _take_slurm_environment() -> None:
+    """Set torchrun's environment variables from those that ``srun`` sets.
 
-    With GPUs, MMEngine does it all by itself later.
-
-    Args:
-        cfg: Config with ``launcher`` set; changed in place where there is no GPU.
-
-    Returns:
-        Lines for the log.
-
-    Raises:
-        UserError: If the launcher's environment or a device is missing.
+    ``MASTER_ADDR`` and ``MASTER_PORT`` stay where the user has set them; by default
+    they are the job's first machine and 29500, as MMEngine has it.
     """
-    if cfg.launcher == "none":
-        return []
-    check_devices(cfg.launcher, local_processes())
-    _check_environment(cfg.launcher)
-    if get_device() != "cpu":
-        return []
-    if cfg.launcher == "slurm":
-        slurm.take_slurm_environment()
-    timeout = cfg.get("env_cfg", {}).get("dist_cfg", {}).get("timeout")
-    dist.init_process_group(
-        "gloo", timeout=timedelta(seconds=timeout) if timeout else None
-    )
-    threads = divide_threads(local_processes())
-    return [
-        f"no GPU is visible: {dist.get_world_size()} CPU processes of {threads} "
-        "thread(s) each, joined by gloo",
-        *adapt_config_to_cpu(cfg),
-    ]
-
-
-def tear_down_processes() -> None:
-    """Leave the process group, if there is one."""
-    if dist.is_initialized():
-        dist.destroy_process_group()
-
-
-def _check_environment(launcher: str) -> None:
-    needed, start = _ENVIRONMENTS.get(launcher, ((), ""))
-    missing = [name for name in needed if name not in os.environ]
-    if missing:
-        raise UserError(
-            f"--launcher {launcher} without {', '.join(missing)} in the environment: "
-            f"start through {start}"
+    os.environ |= {
+        "RANK": os.environ["SLURM_PROCID"],
+        "LOCAL_RANK": os.environ["SLURM_LOCALID"],
+        "WORLD_SIZE": os.environ["SLURM_NTASKS"],
+    }
+    os.environ.setdefault("MASTER_PORT", "29500")
+    if "MASTER_ADDR" not in os.environ:
+        nodes = os.environ["SLURM_NODELIST"]
+        code, machines = subprocess.getstatusoutput(
+            f"scontrol show hostnames {shlex.quote(nodes)}"
         )
-
-
-def divide_threads(processes: int) -> int:
-    """Share this machine's cores among its processes.
-
-    The user's own ``OMP_NUM_THREADS`` is left as it is.
-
-    Args:
-        processes: Processes on this machine.
-
-    Returns:
-        Threads of this process.
-    """
-    if "OMP_NUM_THREADS" in os.environ and _DEFAULT_THREADS not in os.environ:
-        return torch.get_num_threads()
-    threads = max(1, _usable_cores() // processes)
-    torch.set_num_threads(threads)
-    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ[name] = str(threads)
-    return threads
-
-
-def _usable_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        if code != 0:
+            raise UserError(
+                f"scontrol does not tell the machines of SLURM_NODELIST={nodes}: set "
+                "MASTER_ADDR to the first"
+            )
+        os.environ["MASTER_ADDR"] = machines.split()[0]
 
 
 def adapt_config_to_cpu(cfg: Config) -> list[str]:
     """Make a config for GPU processes run in CPU processes.
 
-    ``model_wrapper_cfg`` gets no device ids, SyncBN becomes BN, the backend gloo.
+    The DDP wrapper gets no device ids, SyncBN becomes BN.
 
     Args:
         cfg: Changed in place.
@@ -151,44 +191,18 @@ def adapt_config_to_cpu(cfg: Config) -> list[str]:
     Returns:
         Lines for the log: one per change that can alter results.
     """
-    wrapper = cfg.get("model_wrapper_cfg")
-    if wrapper is None:
-        # What MMEngine chooses for itself, less the device ids.
-        wrapper = dict(
-            broadcast_buffers=False,
-            find_unused_parameters=cfg.get("find_unused_parameters", False),
-        )
-    cfg.model_wrapper_cfg = ConfigDict(wrapper)
-    kind = cfg.model_wrapper_cfg.setdefault("type", "MMDistributedDataParallel")
-    if type_name(kind).endswith("DistributedDataParallel"):
-        cfg.model_wrapper_cfg.device_ids = None
-    cfg.merge_from_dict({"env_cfg.dist_cfg.backend": "gloo"})
-
-    converted = [node for node in dicts_within(cfg.model) if _is_sync_bn(node)]
-    for node in converted:
-        node["type"] = "BN"
-    if cfg.get("sync_bn"):
-        cfg.sync_bn = None
-        converted.append({})
+    # By default what MMEngine chooses for itself, less the device ids.
+    wrapper = cfg.get("model_wrapper_cfg") or dict(
+        type="MMDistributedDataParallel",
+        broadcast_buffers=False,
+        find_unused_parameters=cfg.get("find_unused_parameters", False),
+    )
+    cfg.model_wrapper_cfg = ConfigDict(wrapper, device_ids=None)
+    converted = bool(cfg.get("sync_bn"))
+    cfg.sync_bn = None
+    for _, node in walk(cfg.model):
+        if type_name(node.get("type") or "") in _SYNC_BN:
+            node["type"], converted = "BN", True
     if not converted:
         return []
     return ["SyncBN does not run on the CPU: each process uses BN on its own batch"]
-
-
-def type_name(kind: Any) -> str:
-    """Name of a config's ``type``, which may be a string or a class."""
-    return (kind if isinstance(kind, str) else kind.__name__).rsplit(".", 1)[-1]
-
-
-def _is_sync_bn(node: dict) -> bool:
-    return node.get("type") is not None and type_name(node["type"]) in _SYNC_BN
-
-
-def dicts_within(node: Any) -> Iterator[dict]:
-    """All dicts within a config, itself included."""
-    if isinstance(node, dict):
-        yield node
-        node = list(node.values())
-    if isinstance(node, (list, tuple)):
-        for child in node:
-            yield from dicts_within(child)

@@ -3,13 +3,14 @@
 A new task library is one entry of :data:`LIBRARIES`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from mmengine.config import Config
 
+from focal_mm.engine.config import walk
 from focal_mm.engine.errors import UserError
 
 
@@ -25,6 +26,13 @@ class Library:
             visualizer's ``save_dir`` decides.
         dump_metric: The metric that dumps predictions into a file.
         inferencer: Its inferencer's full name.
+        dense: Whether its models find things in an image, not the class of the whole:
+            their backbones come pretrained and their heads must know the classes.
+        label_maps: Whether its metrics can write predictions as images.
+        draws_tta: Whether it can draw what test-time augmentation predicts.
+        expands_home: Whether its data sets read ``~/data``.
+        default_tta: From a model's config and the last transform of its test pipeline:
+            the model and last transform of a flip test, for configs without their own.
     """
 
     scope: str
@@ -33,6 +41,29 @@ class Library:
     show_dir: str | None
     dump_metric: str
     inferencer: str
+    dense: bool = True
+    label_maps: bool = False
+    draws_tta: bool = True
+    expands_home: bool = False
+    default_tta: Callable[[dict, dict], tuple[dict, dict]] | None = None
+
+
+def _tta_of_detectors(model: dict, pack: dict) -> tuple[dict, dict]:
+    # mmdet's own merges boxes only. Ours is named in full: nothing may have imported
+    # it, and importing it here would need mmdet before that is checked.
+    masks = any(node.get("mask_head") for _, node in walk(model))
+    tta_model = dict(
+        type="focal_mm.det.tta.DetMaskTTAModel" if masks else "DetTTAModel",
+        tta_cfg=dict(nms=dict(type="nms", iou_threshold=0.5), max_per_img=100),
+    )
+    keys = ("img_id", "img_path", "ori_shape", "img_shape", "scale_factor")
+    return tta_model, dict(
+        type="PackDetInputs", meta_keys=(*keys, "flip", "flip_direction")
+    )
+
+
+def _tta_of_classifiers(model: dict, pack: dict) -> tuple[dict, dict]:
+    return dict(type="mmpretrain.AverageClsScoreTTA"), pack
 
 
 _ALL = (
@@ -43,6 +74,7 @@ _ALL = (
         show_dir="test_out_dir",
         dump_metric="DumpDetResults",
         inferencer="mmdet.apis.DetInferencer",
+        default_tta=_tta_of_detectors,
     ),
     Library(
         "mmseg",
@@ -51,6 +83,7 @@ _ALL = (
         show_dir=None,
         dump_metric="DumpResults",
         inferencer="mmseg.apis.MMSegInferencer",
+        label_maps=True,
     ),
     Library(
         "mmpretrain",
@@ -59,6 +92,10 @@ _ALL = (
         show_dir="out_dir",
         dump_metric="DumpResults",
         inferencer="mmpretrain.apis.ImageClassificationInferencer",
+        dense=False,
+        draws_tta=False,
+        expands_home=True,
+        default_tta=_tta_of_classifiers,
     ),
 )
 LIBRARIES: Mapping[str, Library] = MappingProxyType({lib.scope: lib for lib in _ALL})

@@ -2,28 +2,20 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
-from mmengine.config import DictAction
+from mmengine.config import Config, DictAction
+
+from focal_mm.engine.errors import speaks
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser whose errors are one line."""
+    """A parser whose errors are one line, also of several processes."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: {message} (--help shows all options)\n")
-
-
-def add_cfg_options(parser: argparse.ArgumentParser) -> None:
-    """Add ``--cfg-options KEY=VALUE ...``, parsed into a dict, to a parser."""
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=_CfgOptions,
-        metavar="KEY=VALUE",
-        help="change settings of the config: model.backbone.drop_path_rate=0.1; "
-        'lists as key="[a,b]", tuples as key="(a,b)"',
-    )
+        line = f"{self.prog}: {message} (--help shows all options)\n"
+        self.exit(2, line if speaks() else None)
 
 
 class _CfgOptions(DictAction):
@@ -46,3 +38,50 @@ class _CfgOptions(DictAction):
             super().__call__(parser, namespace, values, option_string)
         except AssertionError as error:
             raise argparse.ArgumentError(self, str(error)) from None
+
+
+def add_cfg_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--cfg-options KEY=VALUE ...``, parsed into a dict, to a parser."""
+    parser.add_argument(
+        "--cfg-options",
+        nargs="+",
+        action=_CfgOptions,
+        metavar="KEY=VALUE",
+        help="change settings of the config: model.backbone.drop_path_rate=0.1; "
+        'lists as key="[a,b]", tuples as key="(a,b)"',
+    )
+
+
+def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
+    """Add what training and testing have in common to a parser.
+
+    Args:
+        parser: Of ``train.py`` or ``test.py``.
+        written: What goes into the work dir.
+    """
+    parser.add_argument(
+        "--work-dir", help=f"folder for {written} (default: work_dirs/CONFIG_NAME)"
+    )
+    add_cfg_options(parser)
+    parser.add_argument(
+        "--launcher",
+        choices=("none", "pytorch", "slurm", "mpi"),
+        default="none",
+        help="how the processes were started",
+    )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check arguments, config, data and checkpoints, and stop",
+    )
+    # torch.distributed.launch passes it and sets the variable too.
+    parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
+
+
+def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
+    """Put the launcher and the work dir into a config."""
+    cfg.launcher = args.launcher
+    if args.work_dir is not None:
+        cfg.work_dir = args.work_dir
+    elif cfg.get("work_dir") is None:
+        cfg.work_dir = f"./work_dirs/{Path(args.config).stem}"
