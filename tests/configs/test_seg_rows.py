@@ -20,7 +20,7 @@ from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_s
 from torch import nn
 
 from demo.toy.ade import AdeSpec, write_ade
-from focal_mm.engine.main import test as run_test
+from focal_mm.engine.test import main as run_test
 
 SEG = Path(__file__).parents[2] / "configs" / "seg"
 ROWS = sorted(SEG.glob("*.py"))

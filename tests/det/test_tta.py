@@ -19,7 +19,7 @@ from mmengine.structures import InstanceData
 from torch import Tensor, nn
 
 from focal_mm.det import DetMaskTTAModel
-from focal_mm.engine import main
+from focal_mm.engine.test import main as run_test
 
 HEIGHT, WIDTH = 40, 60
 NMS = dict(type="nms", iou_threshold=0.5)
@@ -329,7 +329,7 @@ def test_two_scales_and_flips_through_the_command_line(toy_model, tmp_path):
     options += ["--show-dir", "drawn"]
     # A model trained for one step is sure of nothing.
     options += ["--cfg-options", "model.test_cfg.rcnn.score_thr=0.0"]
-    assert main.test([str(config), str(toy.checkpoint), *options]) == 0
+    assert run_test([str(config), str(toy.checkpoint), *options]) == 0
 
     predictions = pickle.loads(dumped.read_bytes())
     assert len(predictions) == 2

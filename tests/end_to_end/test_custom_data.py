@@ -12,8 +12,10 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from demo.toy.shapes import CLASSES
-from focal_mm.engine import cli, preflight
+from focal_mm.engine.check import check_train
+from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.options import Parser, add_cfg_options
 
 ROOT = Path(__file__).parents[2]
 DET = ROOT / "configs" / "det"
@@ -41,7 +43,6 @@ def options_of_readme(name: str) -> list[str]:
 def own_data(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with data laid out as in the recipe."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("LOCAL_RANK", "0")
     data = tmp_path / "data" / "mine"
     data.mkdir(parents=True)
     for split in ("train", "val"):
@@ -53,8 +54,11 @@ def own_data(toy_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 def load(row: str, options: list[str]) -> Config:
-    arguments = [str(DET / f"{row}.py"), "--cfg-options", *options]
-    cfg = cli.load_config(cli.train_parser().parse_args(arguments))
+    parser = Parser()
+    add_cfg_options(parser)
+    args = parser.parse_args(["--cfg-options", *options])
+    cfg = load_config(DET / f"{row}.py", args.cfg_options)
+    cfg.work_dir = "work"
     # Neither is about the data: large rows need a GPU, HTC++ a package of its own.
     cfg.optim_wrapper.type = "OptimWrapper"
     pipeline = cfg.train_dataloader.dataset.pipeline
@@ -68,10 +72,10 @@ def test_recipe_asks_for_the_heads_and_then_is_complete(row, own_data):
     if row.startswith("htc"):
         options += options_of_readme("NO_STUFF")
     with pytest.raises(UserError, match="has 3 classes") as caught:
-        preflight.check_train(load(row, options))
+        check_train(load(row, options))
     heads = shlex.split(str(caught.value).partition("--cfg-options ")[2])
     cfg = load(row, [*options, *heads])
-    preflight.check_train(cfg)
+    check_train(cfg)
 
     # The heads, asked themselves; the backbone has nothing to do with classes.
     cfg.model.backbone = dict(

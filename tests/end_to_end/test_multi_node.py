@@ -102,6 +102,25 @@ def test_two_torchrun_agents_train_together(start, unbroken_run, toy_config, tmp
     assert losses_of(work_dir) == losses_of(unbroken_run[0])
 
 
+@pytest.mark.parametrize("missing", [0, 1])
+def test_data_that_one_machine_lacks_stops_both(start, toy_config, tmp_path, missing):
+    port, agents = free_port(), []
+    for rank in range(2):
+        options = ["--work-dir", tmp_path / "work"]
+        if rank == missing:
+            options += ["--cfg-options", "train_dataloader.dataset.data_root=/gone/"]
+        node = dict(NNODES=2, NODE_RANK=rank, MASTER_ADDR="127.0.0.1", PORT=port)
+        agents.append(start("dist_train.sh", toy_config, 1, *options, **node))
+    assert [agent.wait(timeout=300) for agent in agents] == [1, 1]
+    for rank in range(2):
+        output = (tmp_path / f"{rank}.log").read_text()
+        (line,) = [line for line in output.splitlines() if "train.py: " in line]
+        assert "data not found: train_dataloader.dataset.ann_file is /gone/" in line
+        assert ("on another machine" in line) == (rank != missing)
+        assert "Traceback" not in output
+    assert not (tmp_path / "work").exists()
+
+
 def test_slurm_tasks_train_together(start, unbroken_run, toy_config, tmp_path):
     programs = tmp_path / "bin"
     programs.mkdir()

@@ -5,9 +5,10 @@ import shlex
 import pytest
 from mmengine.config import Config
 
-from focal_mm.engine import cli
 from focal_mm.engine.classes import check_classes
+from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.options import Parser, add_cfg_options
 
 NAMES = ["circle", "square", "triangle"]
 
@@ -63,8 +64,10 @@ def test_the_options_are_the_remedy(tmp_path):
     cfg.dump(tmp_path / "config.py")
 
     def load(*options: str) -> tuple[Config, list]:
-        arguments = [str(tmp_path / "config.py"), "--cfg-options", *options]
-        cfg = cli.load_config(cli.train_parser().parse_args(arguments))
+        parser = Parser()
+        add_cfg_options(parser)
+        args = parser.parse_args(["--cfg-options", *options])
+        cfg = load_config(tmp_path / "config.py", args.cfg_options)
         return cfg, [(key, cfg[key]) for key in "ab"]
 
     first = options_of(line_of(*load("x=0")))
@@ -104,7 +107,6 @@ def test_classes_of_a_file(tmp_path):
 def test_what_cannot_be_known_is_left_alone():
     heads = dict(head=dict(num_classes=3))
     check_classes(*make(heads, dataset(kind="NoSuchDataset")))
-    check_classes(*make(heads, dataset(NAMES[:2]), scope="mmpretrain"))
     words = dict(language_model=dict(), bbox_head=dict(num_classes=256))
     check_classes(*make(words, dataset(NAMES)))
 

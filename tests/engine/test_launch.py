@@ -1,11 +1,31 @@
 """Several processes without a GPU."""
 
+import os
+import stat
+
 import pytest
 import torch
 from mmengine.config import Config
 
 from focal_mm.engine import launch
 from focal_mm.engine.errors import UserError
+
+TORCHRUN = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE")
+MASTER = ("MASTER_ADDR", "MASTER_PORT")
+SLURM = {
+    "SLURM_PROCID": "5",
+    "SLURM_LOCALID": "1",
+    "SLURM_NTASKS": "8",
+    "SLURM_NODELIST": "node[07-08]",
+}
+
+
+@pytest.fixture(autouse=True)
+def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (*TORCHRUN, *MASTER, *SLURM, "SLURM_NTASKS_PER_NODE"):
+        # First set, so that monkeypatch takes back what the code sets.
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -20,10 +40,39 @@ def machine(monkeypatch: pytest.MonkeyPatch):
 
 
 @pytest.fixture
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+def joined(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
+    """How process groups would have been made."""
+    calls = []
+    monkeypatch.setattr(launch, "init_dist", lambda *a, **k: calls.append((a, k)))
+    monkeypatch.setattr(launch, "set_multi_processing", lambda **kwargs: None)
+    dist = launch.dist
+    monkeypatch.setattr(
+        dist, "init_process_group", lambda *a, **k: calls.append((a, k))
+    )
+    monkeypatch.setattr(dist, "get_world_size", lambda: 2)
+    return calls
+
+
+def config(launcher: str, **dist_cfg: object) -> Config:
+    env_cfg = dict(dist_cfg=dict(backend="nccl", **dist_cfg))
+    return Config(dict(model=dict(), launcher=launcher, env_cfg=env_cfg))
+
+
+def test_gloo_on_cpus_and_the_configs_backend_on_gpus(machine, joined, monkeypatch):
+    for name in (*TORCHRUN, *MASTER):
+        monkeypatch.setenv(name, "1")
+    machine("cpu")
+    (note,) = launch.join(config("pytorch"))
+    assert "2 CPU processes" in note
+    launch.join(config("pytorch", timeout=60))
+    machine("cuda", 1)
+    assert launch.join(config("pytorch", timeout=60)) == []
+    assert launch.join(config("none")) == []
+    assert [call for call, _ in joined] == [("gloo",), ("gloo",), ("pytorch",)]
+    # Upstream's PyTorch takes no timeout that is None.
+    assert joined[0][1] == {}
+    assert joined[1][1]["timeout"].total_seconds() == 60
+    assert joined[2][1] == dict(backend="nccl", timeout=60)
 
 
 def test_config_keeps_the_wrapper_options_but_no_device_ids():
@@ -35,8 +84,6 @@ def test_config_keeps_the_wrapper_options_but_no_device_ids():
         broadcast_buffers=False,
         find_unused_parameters=True,
     )
-    assert cfg.env_cfg.dist_cfg.backend == "gloo"
-
     wrapper = dict(type="MMDistributedDataParallel", static_graph=True)
     cfg = Config(dict(model=dict(), model_wrapper_cfg=wrapper))
     launch.adapt_config_to_cpu(cfg)
@@ -54,42 +101,91 @@ def test_sync_bn_becomes_bn_and_says_so():
     assert cfg.sync_bn is None
 
 
-@pytest.mark.usefixtures("threads")
-def test_cores_are_shared_unless_the_user_says_otherwise(monkeypatch):
-    monkeypatch.setattr(launch, "_usable_cores", lambda: 6)
-    # So that what is set here is taken back.
-    monkeypatch.setenv("MKL_NUM_THREADS", "1")
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+@pytest.mark.parametrize(
+    ("launcher", "device", "environment", "message"),
+    [
+        ("pytorch", "cuda", {"LOCAL_WORLD_SIZE": "3"}, "3 processes need 3 .* shows 2"),
+        ("slurm", "cuda", {"SLURM_NTASKS_PER_NODE": "3"}, "3 GPUs.* shows 2"),
+        ("pytorch", "mps", {}, "cannot share an mps device"),
+        ("mpi", "cpu", {}, "--launcher mpi needs one"),
+        (
+            "pytorch",
+            "cpu",
+            {"RANK": None},
+            r"without RANK in .*start through .*torchrun",
+        ),
+        (
+            "slurm",
+            "cpu",
+            {"SLURM_PROCID": None},
+            r"without SLURM_PROCID .*slurm_train.sh",
+        ),
+    ],
+)
+def test_what_several_processes_cannot_have(
+    machine, joined, monkeypatch, launcher, device, environment, message
+):
+    machine(device, 2)
+    present = dict.fromkeys((*TORCHRUN, *MASTER), "1") | SLURM | environment
+    if launcher == "slurm":
+        del present["LOCAL_WORLD_SIZE"]
+    for name, value in present.items():
+        if value is not None:
+            monkeypatch.setenv(name, value)
+    with pytest.raises(UserError, match=message):
+        launch.join(config(launcher))
+    assert joined == []
 
-    monkeypatch.setenv(launch._DEFAULT_THREADS, "1")
-    assert launch.divide_threads(2) == 3 == torch.get_num_threads()
-    assert launch.divide_threads(8) == 1 == torch.get_num_threads()
 
-    torch.set_num_threads(2)
-    monkeypatch.delenv(launch._DEFAULT_THREADS)
-    assert launch.divide_threads(3) == 2 == torch.get_num_threads()
+@pytest.mark.parametrize("errors", [[None, "gone.pth"], ["here", "gone.pth"]])
+def test_a_check_that_fails_anywhere_stops_every_process(monkeypatch, errors):
+    def gather(lines: list, line: str | None) -> None:
+        assert line == errors[0]
+        lines[:] = errors
 
+    def check() -> None:
+        if errors[0]:
+            raise UserError(errors[0])
 
-def test_more_processes_than_gpus(machine):
-    machine("cuda", 2)
-    launch.check_devices("pytorch", 2)
-    launch.check_devices("none", 3)
-    with pytest.raises(UserError, match=r"3 processes need 3 GPUs.* shows 2"):
-        launch.check_devices("pytorch", 3)
-
-
-def test_launchers_that_need_gpus(machine):
-    machine("cpu")
-    launch.check_devices("pytorch", 2)
-    launch.check_devices("slurm", 1)
-    with pytest.raises(UserError, match="--launcher mpi needs one"):
-        launch.check_devices("mpi", 1)
+    left = []
+    monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
+    monkeypatch.setattr(launch.dist, "get_world_size", lambda: 2)
+    monkeypatch.setattr(launch.dist, "all_gather_object", gather)
+    monkeypatch.setattr(launch, "leave", lambda: left.append(True))
+    expected = errors[0] or "process 1, on another machine: gone.pth"
+    with pytest.raises(UserError, match=f"^{expected}$"):
+        launch.check_together(check)
+    assert left
 
 
-def test_torchrun_environment_is_asked_for(machine, monkeypatch):
-    machine("cpu")
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    cfg = Config(dict(model=dict(), launcher="pytorch"))
-    with pytest.raises(UserError, match=r"without RANK.*start through"):
-        launch.set_up_processes(cfg)
+class TestSlurm:
+    """Slurm's environment becomes torchrun's."""
+
+    @pytest.fixture(autouse=True)
+    def _task(self, tmp_path, monkeypatch, machine, joined) -> None:
+        """The environment of a task; ``scontrol`` tells what it was asked."""
+        for name, value in SLURM.items():
+            monkeypatch.setenv(name, value)
+        scontrol = tmp_path / "scontrol"
+        scontrol.write_text('#!/bin/sh\necho "$1-$2-$3"\necho other\n')
+        scontrol.chmod(scontrol.stat().st_mode | stat.S_IXUSR)
+        monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+        machine("cpu")
+
+    def test_ranks_and_the_first_machine(self):
+        launch.join(config("slurm"))
+        assert [os.environ[name] for name in TORCHRUN[:3]] == ["5", "1", "8"]
+        assert os.environ["MASTER_ADDR"] == "show-hostnames-node[07-08]"
+        assert os.environ["MASTER_PORT"] == "29500"
+
+    def test_the_users_choices_stay(self, monkeypatch):
+        monkeypatch.setenv("MASTER_ADDR", "10.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", "1234")
+        launch.join(config("slurm"))
+        assert os.environ["MASTER_ADDR"] == "10.0.0.1"
+        assert os.environ["MASTER_PORT"] == "1234"
+
+    def test_without_scontrol_the_address_is_asked_for(self, tmp_path):
+        (tmp_path / "scontrol").unlink()
+        with pytest.raises(UserError, match=r"node\[07-08\]: set MASTER_ADDR"):
+            launch.join(config("slurm"))

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from focal_mm.engine import preflight
+from focal_mm.engine import check
+from focal_mm.engine.check import check_test, check_train
 from focal_mm.engine.errors import UserError
 
 CONFIG = Path(__file__).parents[2] / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py"
@@ -27,16 +28,16 @@ def make_coco(root: Path, splits: tuple[str, ...]) -> None:
         (root / "annotations" / f"instances_{split}2017.json").touch()
 
 
-def line_of(check, *args) -> str:
+def line_of(function, *args) -> str:
     with pytest.raises(UserError) as caught:
-        check(*args)
+        function(*args)
     line = str(caught.value)
     assert "\n" not in line
     return line
 
 
 def test_missing_coco_names_layout_and_keys(coco_config):
-    line = line_of(preflight.check_train, coco_config)
+    line = line_of(check_train, coco_config)
     for part in (
         "data/coco/annotations/instances_train2017.json",
         "annotations/instances_val2017.json",
@@ -51,7 +52,7 @@ def test_missing_coco_names_layout_and_keys(coco_config):
 
 def test_complete_coco_passes_and_leaves_no_trace(coco_config, tmp_path):
     make_coco(tmp_path / "data" / "coco", ("train", "val"))
-    preflight.check_train(coco_config)
+    check_train(coco_config)
     assert [path.name for path in tmp_path.iterdir()] == ["data"]
 
 
@@ -59,15 +60,15 @@ def test_testing_needs_the_test_set_only(coco_config, tmp_path):
     make_coco(tmp_path / "data" / "coco", ("val",))
     (tmp_path / "model.pth").touch()
     coco_config.load_from = "model.pth"
-    preflight.check_test(coco_config)
-    assert "train2017" in line_of(preflight.check_train, coco_config)
+    check_test(coco_config)
+    assert "train2017" in line_of(check_train, coco_config)
 
 
 def test_moving_the_data_but_not_the_metric_is_noticed(coco_config, tmp_path):
     make_coco(tmp_path / "elsewhere", ("train", "val"))
     for split in ("train", "val"):
         coco_config[f"{split}_dataloader"].dataset.data_root = "elsewhere"
-    line = line_of(preflight.check_train, coco_config)
+    line = line_of(check_train, coco_config)
     assert "val_evaluator.ann_file" in line
     assert "data_root" not in line
 
@@ -75,7 +76,7 @@ def test_moving_the_data_but_not_the_metric_is_noticed(coco_config, tmp_path):
 def test_training_without_validation_needs_no_validation_set(coco_config, tmp_path):
     make_coco(tmp_path / "data" / "coco", ("train",))
     coco_config.val_cfg = None
-    preflight.check_train(coco_config)
+    check_train(coco_config)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +99,7 @@ def test_training_without_validation_needs_no_validation_set(coco_config, tmp_pa
 def test_wrapped_data_sets(coco_config, wrap, key):
     loader = coco_config.train_dataloader
     loader.dataset = wrap(loader.dataset)
-    line = line_of(preflight.check_train, coco_config)
+    line = line_of(check_train, coco_config)
     assert f"train_dataloader.{key}.data_root" in line
 
 
@@ -120,7 +121,7 @@ def test_data_sets_of_other_libraries(tmp_path, monkeypatch, dataset, missing):
     cfg = Config(
         dict(model=dict(), work_dir="w", train_dataloader=dict(dataset=dataset))
     )
-    assert missing in line_of(preflight.check_train, cfg)
+    assert missing in line_of(check_train, cfg)
 
 
 def test_missing_stuff_maps_are_named(coco_config, tmp_path):
@@ -128,10 +129,10 @@ def test_missing_stuff_maps_are_named(coco_config, tmp_path):
     make_coco(tmp_path / "data" / "coco", ("train", "val"))
     dataset = coco_config.train_dataloader.dataset
     dataset.data_prefix.seg = "stuffthingmaps/train2017/"
-    line = line_of(preflight.check_train, coco_config)
+    line = line_of(check_train, coco_config)
     assert "data_prefix.seg is data/coco/stuffthingmaps/train2017/" in line
     (tmp_path / "data/coco/stuffthingmaps/train2017").mkdir(parents=True)
-    preflight.check_train(coco_config)
+    check_train(coco_config)
 
 
 def test_remote_data_is_left_alone(coco_config):
@@ -139,44 +140,44 @@ def test_remote_data_is_left_alone(coco_config):
     for split in ("train", "val"):
         coco_config[f"{split}_dataloader"].dataset.data_root = remote
     coco_config.val_evaluator.ann_file = f"{remote}annotations/instances_val2017.json"
-    preflight.check_train(coco_config)
+    check_train(coco_config)
 
     coco_config.train_dataloader.dataset.update(
         data_root="lmdb", backend_args=dict(backend="lmdb")
     )
-    preflight.check_train(coco_config)
+    check_train(coco_config)
 
 
 def test_missing_checkpoints(coco_config):
     coco_config.load_from = "gone.pth"
     assert "load_from: there is no checkpoint gone.pth" in line_of(
-        preflight.check_train, coco_config
+        check_train, coco_config
     )
     coco_config.load_from = None
     coco_config.model.backbone.init_cfg = dict(type="Pretrained", checkpoint="x.pth")
     assert "model.backbone.init_cfg.checkpoint: there is no checkpoint x.pth" in (
-        line_of(preflight.check_train, coco_config)
+        line_of(check_train, coco_config)
     )
     coco_config.model.backbone.init_cfg.checkpoint = "https://example.org/x.pth"
-    assert "data not found" in line_of(preflight.check_train, coco_config)
+    assert "data not found" in line_of(check_train, coco_config)
 
 
 def test_mixed_precision_needs_a_gpu(coco_config, monkeypatch):
     coco_config.optim_wrapper.type = "AmpOptimWrapper"
-    monkeypatch.setattr(preflight, "get_device", lambda: "cuda")
-    assert "data not found" in line_of(preflight.check_train, coco_config)
-    monkeypatch.setattr(preflight, "get_device", lambda: "cpu")
-    assert "mixed precision" in line_of(preflight.check_train, coco_config)
+    monkeypatch.setattr(check, "get_device", lambda: "cuda")
+    assert "data not found" in line_of(check_train, coco_config)
+    monkeypatch.setattr(check, "get_device", lambda: "cpu")
+    assert "mixed precision" in line_of(check_train, coco_config)
 
 
 def test_work_dir_that_is_a_file(coco_config, tmp_path):
     (tmp_path / "work").touch()
-    assert "--work-dir" in line_of(preflight.check_train, coco_config)
+    assert "--work-dir" in line_of(check_train, coco_config)
 
 
 def test_missing_task_library(coco_config, monkeypatch):
-    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
-    assert "focal_mm[det]" in line_of(preflight.check_train, coco_config)
+    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
+    assert "focal_mm[det]" in line_of(check_train, coco_config)
 
 
 @pytest.mark.parametrize(
@@ -201,7 +202,7 @@ def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap,
     loader = coco_config.train_dataloader
     loader.dataset.pipeline.insert(1, wrap(dict(type=name)))
     loader.dataset = dict(type="RepeatDataset", dataset=loader.dataset)
-    found = preflight.importlib.util.find_spec
+    found = check.importlib.util.find_spec
 
     def find_spec(package: str, installed: bool):
         is_mmdet = package != "instaboostfast"
@@ -209,12 +210,12 @@ def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap,
 
     for installed in (True, False):
         monkeypatch.setattr(
-            preflight.importlib.util,
+            check.importlib.util,
             "find_spec",
             lambda package, installed=installed: find_spec(package, installed),
         )
         if installed:
-            preflight.check_train(coco_config)
-    line = line_of(preflight.check_train, coco_config)
+            check_train(coco_config)
+    line = line_of(check_train, coco_config)
     assert f"train_dataloader uses {name.split('.')[-1]}" in line
     assert "focal_mm[instaboost]" in line
