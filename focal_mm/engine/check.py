@@ -17,7 +17,7 @@ from focal_mm.checkpoint import read_checkpoint
 from focal_mm.checkpoint.read import reads_training_state
 from focal_mm.engine.classes import check_classes
 from focal_mm.engine.config import type_name, walk
-from focal_mm.engine.errors import UserError
+from focal_mm.engine.errors import UserError, speaks
 from focal_mm.engine.libraries import LIBRARIES
 
 # Transforms that need a package of their own, and the extra that installs it.
@@ -28,16 +28,11 @@ _LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 _PLACE_OF_DATASET = re.compile(r"\w+(\.datasets?|\.\d+)*")
 
 
-def check_train(cfg: Config, read: bool = False) -> None:
+def check_train(cfg: Config) -> None:
     """Check what training is about to use.
-
-    Args:
-        cfg: Ready for the Runner.
-        read: Whether to read the checkpoints too, as the run itself will.
 
     Raises:
         UserError: For the first thing that is missing.
-        CheckpointError: For a checkpoint that cannot be read.
     """
     kind = cfg.get("optim_wrapper", {}).get("type", "OptimWrapper")
     if type_name(kind) == "AmpOptimWrapper" and get_device() in ("cpu", "mps"):
@@ -46,21 +41,29 @@ def check_train(cfg: Config, read: bool = False) -> None:
             "optim_wrapper.type=OptimWrapper"
         )
     loaders = _LOADERS[: 1 if cfg.get("val_cfg") is None else 2]
-    _check_run(cfg, loaders, checkpoints_of_training(cfg), read)
+    _check_run(cfg, loaders, checkpoints_of_training(cfg))
 
 
-def check_test(cfg: Config, read: bool = False) -> None:
+def check_test(cfg: Config) -> None:
     """Check what testing is about to use.
-
-    Args:
-        cfg: Ready for the Runner.
-        read: Whether to read the checkpoint too, as the run itself will.
 
     Raises:
         UserError: For the first thing that is missing.
-        CheckpointError: For a checkpoint that cannot be read.
     """
-    _check_run(cfg, ["test_dataloader"], {"checkpoint": cfg.load_from}, read)
+    _check_run(cfg, ["test_dataloader"], {"checkpoint": cfg.load_from})
+
+
+def finish_check(checkpoints: Iterable[str]) -> None:
+    """Read checkpoints, as the run itself would later, and say that all is well.
+
+    Raises:
+        CheckpointError: If one of them cannot be read.
+    """
+    for path in checkpoints:
+        if reads_training_state() and not _is_remote(path):
+            read_checkpoint(path)
+    if speaks():
+        print("arguments, config, data and checkpoints are in order")
 
 
 def checkpoints_of_training(cfg: Config) -> dict[str, str]:
@@ -105,7 +108,7 @@ def check_checkpoint(key: str, path: str) -> None:
 
 
 def _check_run(
-    cfg: Config, loaders: Iterable[str], checkpoints: dict[str, str], read: bool
+    cfg: Config, loaders: Iterable[str], checkpoints: dict[str, str]
 ) -> None:
     check_library(cfg)
     _check_work_dir(cfg.work_dir)
@@ -116,9 +119,6 @@ def _check_run(
     library = LIBRARIES.get(cfg.get("default_scope"))
     if library and library.dense:
         check_classes(cfg, _datasets(cfg, loaders))
-    for path in checkpoints.values():
-        if read and reads_training_state() and not _is_remote(path):
-            read_checkpoint(path)
 
 
 def _check_work_dir(work_dir: str) -> None:
@@ -144,7 +144,7 @@ def _check_transforms(cfg: Config, loaders: Iterable[str]) -> None:
 
 
 def _check_data(cfg: Config, loaders: Iterable[str]) -> None:
-    needed = [*_paths_of_data(cfg, loaders), *_paths_of_metrics(cfg, loaders)]
+    needed = _needed_paths(cfg, loaders)
     missing = [need for need in needed if not _exists(cfg, need[0])]
     if missing:
         path, key, _ = missing[0]
@@ -197,21 +197,15 @@ def _datasets(cfg: Config, loaders: Iterable[str]) -> Iterator[tuple[str, dict]]
                 yield key, node
 
 
-def _paths_of_data(
+def _needed_paths(
     cfg: Config, loaders: Iterable[str]
 ) -> Iterator[tuple[str, str, str]]:
-    """Paths of data sets, the keys that hold them, and those that move them."""
+    """Paths of data sets and metrics, the keys that hold and those that move them."""
     for key, leaf in _datasets(cfg, loaders):
         if _reads_disk(leaf):
             for field, path in _joined_paths(leaf):
                 change = "data_root" if leaf.get("data_root") else field
                 yield path, f"{key}.{field}", f"{key}.{change}"
-
-
-def _paths_of_metrics(
-    cfg: Config, loaders: Iterable[str]
-) -> Iterator[tuple[str, str, str]]:
-    """The annotation files that metrics read themselves; otherwise as above."""
     for name in (loader.replace("dataloader", "evaluator") for loader in loaders):
         for key, metric in walk(cfg.get(name), name):
             if isinstance(metric.get("ann_file"), str) and _reads_disk(metric):

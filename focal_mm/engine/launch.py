@@ -138,9 +138,8 @@ def leave() -> None:
 def _check_devices(launcher: str) -> None:
     """Check that every process of this machine can have a device."""
     device, gpus = get_device(), torch.cuda.device_count()
-    # As torchrun sets it, or as srun was told, like slurm_train.sh does.
-    names = ("LOCAL_WORLD_SIZE", "SLURM_NTASKS_PER_NODE")
-    processes = int(next((os.environ[name] for name in names if name in os.environ), 1))
+    # Set by torchrun. Of Slurm's processes each may see but its own GPU.
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
     if device == "cuda" and processes > gpus:
         raise UserError(
             f"{processes} processes need {processes} GPUs, but this machine shows "

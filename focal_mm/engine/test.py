@@ -7,39 +7,30 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_test
+from focal_mm.engine.check import check_test, finish_check
 from focal_mm.engine.config import load_config
-from focal_mm.engine.errors import UserError, run_guarded, speaks
+from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave
 from focal_mm.engine.libraries import library_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Test a model.
-
-    Args:
-        argv: Arguments; by default those of the process.
-
-    Returns:
-        The exit code. What the user can put right is one line on standard error.
-    """
+    """The command line of testing; returns the exit code."""
     args = _parser().parse_args(argv)
     return run_guarded("test.py", lambda: _test(args), catch_sigterm=False)
 
 
 def _test(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    notes = adapt(cfg, args)
+    notes = _adapt(cfg, args)
     notes += join(cfg)
-    check_together(lambda: check_test(cfg, read=args.check))
+    check_together(lambda: check_test(cfg))
     if args.check:
-        leave()
-        if speaks():
-            print("arguments, config, data and checkpoints are in order")
-        return
-    runner = build_runner(cfg, notes)
-    runner.test()
-    runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
+        finish_check([cfg.load_from])
+    else:
+        runner = build_runner(cfg, notes)
+        runner.test()
+        runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
     leave()
 
 
@@ -66,19 +57,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def adapt(cfg: Config, args: Namespace) -> list[str]:
-    """Apply the arguments to a config.
-
-    Args:
-        cfg: Changed in place.
-        args: Of the command line.
-
-    Returns:
-        Lines for the log.
-
-    Raises:
-        UserError: If the config has no place for an argument.
-    """
+def _adapt(cfg: Config, args: Namespace) -> list[str]:
+    """Apply the arguments to a config; returns lines for the log."""
     options.apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
     for part in ("test_dataloader", "test_evaluator"):

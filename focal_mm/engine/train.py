@@ -8,39 +8,30 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_train, checkpoints_of_training
+from focal_mm.engine.check import check_train, checkpoints_of_training, finish_check
 from focal_mm.engine.config import load_config
-from focal_mm.engine.errors import UserError, run_guarded, speaks
+from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave
 from focal_mm.engine.libraries import LIBRARIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Train a model.
-
-    Args:
-        argv: Arguments; by default those of the process.
-
-    Returns:
-        The exit code. What the user can put right is one line on standard error.
-    """
+    """The command line of training; returns the exit code."""
     args = _parser().parse_args(argv)
     return run_guarded("train.py", lambda: _train(args), catch_sigterm=False)
 
 
 def _train(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    notes = adapt(cfg, args)
+    notes = _adapt(cfg, args)
     notes += join(cfg)
-    check_together(lambda: check_train(cfg, read=args.check))
+    check_together(lambda: check_train(cfg))
     if args.check:
-        leave()
-        if speaks():
-            print("arguments, config, data and checkpoints are in order")
-        return
-    runner = build_runner(cfg, notes)
-    runner.train()
-    runner.logger.info(f"Finished: checkpoints and logs are in {runner.work_dir}")
+        finish_check(checkpoints_of_training(cfg).values())
+    else:
+        runner = build_runner(cfg, notes)
+        runner.train()
+        runner.logger.info(f"Finished: checkpoints and logs are in {runner.work_dir}")
     leave()
 
 
@@ -66,19 +57,8 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def adapt(cfg: Config, args: Namespace) -> list[str]:
-    """Apply the arguments to a config.
-
-    Args:
-        cfg: Changed in place.
-        args: Of the command line.
-
-    Returns:
-        Lines for the log.
-
-    Raises:
-        UserError: If the config has no place for an argument.
-    """
+def _adapt(cfg: Config, args: Namespace) -> list[str]:
+    """Apply the arguments to a config; returns lines for the log."""
     options.apply_run_options(cfg, args)
     if args.amp:
         wrapper = cfg.get("optim_wrapper") or {}

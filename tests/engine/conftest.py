@@ -43,6 +43,6 @@ def adapted(folder: Path) -> Callable[..., tuple[Config, list[str]]]:
         (folder / "minimal.py").write_text(MINIMAL.format(scope=scope))
         args = program._parser().parse_args(["minimal.py", *arguments])
         cfg = load_config(args.config, args.cfg_options)
-        return cfg, program.adapt(cfg, args)
+        return cfg, program._adapt(cfg, args)
 
     return adapt

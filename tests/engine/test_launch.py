@@ -22,7 +22,7 @@ SLURM = {
 
 @pytest.fixture(autouse=True)
 def _no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in (*TORCHRUN, *MASTER, *SLURM, "SLURM_NTASKS_PER_NODE"):
+    for name in (*TORCHRUN, *MASTER, *SLURM):
         # First set, so that monkeypatch takes back what the code sets.
         monkeypatch.setenv(name, "")
         monkeypatch.delenv(name)
@@ -105,7 +105,6 @@ def test_sync_bn_becomes_bn_and_says_so():
     ("launcher", "device", "environment", "message"),
     [
         ("pytorch", "cuda", {"LOCAL_WORLD_SIZE": "3"}, "3 processes need 3 .* shows 2"),
-        ("slurm", "cuda", {"SLURM_NTASKS_PER_NODE": "3"}, "3 GPUs.* shows 2"),
         ("pytorch", "mps", {}, "cannot share an mps device"),
         ("mpi", "cpu", {}, "--launcher mpi needs one"),
         (
@@ -127,8 +126,6 @@ def test_what_several_processes_cannot_have(
 ):
     machine(device, 2)
     present = dict.fromkeys((*TORCHRUN, *MASTER), "1") | SLURM | environment
-    if launcher == "slurm":
-        del present["LOCAL_WORLD_SIZE"]
     for name, value in present.items():
         if value is not None:
             monkeypatch.setenv(name, value)

@@ -99,7 +99,7 @@ def test_tta_of_what_a_run_with_tta_left(testing_cfg, folder):
     cfg = testing_cfg("--tta")
     cfg.dump(folder / "left.py")
     again = load_config("left.py")
-    test.adapt(again, test._parser().parse_args(["left.py", "model.pth", "--tta"]))
+    test._adapt(again, test._parser().parse_args(["left.py", "model.pth", "--tta"]))
     assert again.model == cfg.model
     assert again.test_dataloader == cfg.test_dataloader
 
