@@ -4,9 +4,13 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 
 from focal_mm.checkpoint.errors import CheckpointError
+
+PATIENCE = 60
+"""Seconds in which a launcher ends processes after the first one has failed."""
 
 
 class UserError(Exception):
@@ -19,6 +23,17 @@ def speaks() -> bool:
     return set(ranks) == {"0"}
 
 
+def say(line: str) -> None:
+    """Print an error that ends this process, once for all processes on a machine.
+
+    The launcher ends the others as soon as the first has spoken and gone. They wait for
+    that, lest they end it before; what it has not found wrong they say then.
+    """
+    if not speaks():
+        time.sleep(PATIENCE)
+    print(line, file=sys.stderr)
+
+
 def run_guarded(
     program: str,
     action: Callable[[], int | None],
@@ -26,8 +41,6 @@ def run_guarded(
     catch_sigterm: bool = True,
 ) -> int:
     """Run what a command line does; what its user can put right becomes one line.
-
-    Of several processes on a machine the first one speaks.
 
     Args:
         program: Name at the beginning of the line.
@@ -40,22 +53,18 @@ def run_guarded(
         The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
         if it was stopped.
     """
-
-    def say(line: str) -> None:
-        if speaks():
-            print(f"{program}: {line}", file=sys.stderr)
-
     before = signal.getsignal(signal.SIGTERM)
     if catch_sigterm:
         signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action() or 0
     except (UserError, CheckpointError) as error:
-        say(str(error))
+        say(f"{program}: {error}")
         return 1
     except KeyboardInterrupt:
         logging.shutdown()
-        say(stopped)
+        if speaks():
+            print(f"{program}: {stopped}", file=sys.stderr)
         return 130
     finally:
         signal.signal(signal.SIGTERM, before)

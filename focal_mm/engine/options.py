@@ -7,15 +7,15 @@ from typing import Any, NoReturn
 
 from mmengine.config import Config, DictAction
 
-from focal_mm.engine.errors import speaks
+from focal_mm.engine.errors import say
 
 
 class Parser(argparse.ArgumentParser):
     """A parser whose errors are one line, also of several processes."""
 
     def error(self, message: str) -> NoReturn:
-        line = f"{self.prog}: {message} (--help shows all options)\n"
-        self.exit(2, line if speaks() else None)
+        say(f"{self.prog}: {message} (--help shows all options)")
+        self.exit(2)
 
 
 class _CfgOptions(DictAction):

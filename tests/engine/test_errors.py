@@ -87,12 +87,23 @@ def test_unreadable_options(capsys, options, message):
 
 
 @pytest.mark.parametrize("rank", ["LOCAL_RANK", "SLURM_LOCALID"])
-def test_only_one_process_of_a_machine_speaks(folder, capsys, monkeypatch, rank):
+@pytest.mark.usefixtures("folder")
+def test_other_processes_let_the_first_speak(capsys, monkeypatch, rank):
+    """On a machine whose first process fails, a launcher ends them while they wait."""
+
+    def be_ended(seconds: float) -> None:
+        raise SystemExit(143)
+
     monkeypatch.setenv(rank, "1")
-    assert train.main(["gone.py"]) == 1
-    with pytest.raises(SystemExit):
-        train.main(["--gone"])
+    monkeypatch.setattr("time.sleep", be_ended)
+    for arguments in (["gone.py"], ["--gone"]):
+        with pytest.raises(SystemExit, match="143"):
+            train.main(arguments)
     assert capsys.readouterr().err == ""
+
+    monkeypatch.setattr("time.sleep", lambda seconds: None)
+    assert train.main(["gone.py"]) == 1
+    assert "there is no config file gone.py" in capsys.readouterr().err
 
 
 def test_check_reads_the_checkpoint_and_runs_nothing(folder, capsys, monkeypatch):
