@@ -53,9 +53,8 @@ def run_guarded(
         The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
         if it was stopped.
     """
-    before = signal.getsignal(signal.SIGTERM)
     if catch_sigterm:
-        signal.signal(signal.SIGTERM, signal.default_int_handler)
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action() or 0
     except (UserError, CheckpointError) as error:
@@ -67,4 +66,5 @@ def run_guarded(
             print(f"{program}: {stopped}", file=sys.stderr)
         return 130
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if catch_sigterm:
+            signal.signal(signal.SIGTERM, before)

@@ -20,7 +20,6 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed as dist
 
-from focal_mm.checkpoint import CheckpointError
 from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.loaders import use_safe_loaders
@@ -87,7 +86,7 @@ def check_together(check: Callable[[], None]) -> None:
     others waiting for it.
 
     Args:
-        check: Raises a UserError or CheckpointError if something is wrong.
+        check: Raises a UserError if something is wrong.
 
     Raises:
         UserError: If the check failed here or elsewhere.
@@ -95,7 +94,7 @@ def check_together(check: Callable[[], None]) -> None:
     line = None
     try:
         check()
-    except (UserError, CheckpointError) as error:
+    except UserError as error:
         line = str(error)
     lines = [line]
     if dist.is_initialized():
