@@ -1,0 +1,227 @@
+"""One face for the Inferencers of mmdet, mmseg and mmpretrain.
+
+They predict, draw and describe; here is what differs in how they are called, and what
+they leave out: the whole model's weights must be in the checkpoint.
+"""
+
+import importlib
+import warnings
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from mmengine.config import Config
+from mmengine.registry import DATASETS, init_default_scope
+from mmengine.runner.checkpoint import CheckpointLoader
+
+from focal_mm.checkpoint import convert_released
+from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.checkpoint.released import is_released
+from focal_mm.engine.config import walk
+from focal_mm.engine.errors import UserError
+from focal_mm.engine.libraries import library_of
+from focal_mm.engine.loaders import use_safe_loaders
+
+# What does not predict the classes that are written into pictures.
+_OTHER_CLASSES = frozenset(("rpn_head", "semantic_head", "backbone"))
+
+
+class Predictor:
+    """A model with its weights, ready to predict and to draw.
+
+    Args:
+        cfg: Config with a ``default_scope`` of the task libraries; not changed.
+        checkpoint: File or address with all weights of the model, as training writes
+            it or as the released code did.
+        device: Where to run.
+        score_thr: For detectors, the score from which predictions are drawn.
+
+    Attributes:
+        notes: Lines for the user.
+
+    Raises:
+        UserError: If the checkpoint does not fit the config.
+        focal_mm.checkpoint.CheckpointError: If it cannot be read.
+    """
+
+    writes_label_maps = False
+    _visualizer: str
+
+    def __init__(
+        self, cfg: Config, checkpoint: str, device: str, score_thr: float = 0.3
+    ) -> None:
+        self._score_thr = score_thr
+        self.notes = use_safe_loaders()
+        # As it may be the wrong file, before the time that a model takes.
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
+        init_default_scope(cfg.default_scope)
+        cfg = Config(cfg.to_dict())
+        # Nothing is sent to the backends of training.
+        cfg.visualizer = {
+            "type": self._visualizer,
+            **(cfg.get("visualizer") or {}),
+            "vis_backends": None,
+            "save_dir": None,
+        }
+        with warnings.catch_warnings():
+            # That weights and class names are missing: they come below.
+            warnings.simplefilter("ignore", UserWarning)
+            self._inferencer = self._build(cfg, device)
+        self._load(loaded, checkpoint)
+        self._name_classes(cfg, loaded.get("meta") or {})
+
+    def _build(self, cfg: Config, device: str) -> Any:
+        """The library's inferencer, without weights."""
+        module, _, name = library_of(cfg).inferencer.rpartition(".")
+        return getattr(importlib.import_module(module), name)(cfg, device=device)
+
+    def _load(self, loaded: Mapping[str, Any], checkpoint: str) -> None:
+        """Load all weights; the libraries take what fits and leave the rest random."""
+        state = state_dict_of(loaded, checkpoint)
+        state = OrderedDict(convert_released(state) if is_released(state) else state)
+        # By it, layers tell which version of them wrote the file.
+        state._metadata = getattr(loaded.get("state_dict"), "_metadata", None)
+        model = self._inferencer.model
+        misfit = f"{checkpoint} does not fit the config:"
+        try:
+            missing, unexpected = model.load_state_dict(state, strict=False)
+        except RuntimeError as error:
+            # PyTorch's first line is a title, and then comes a line for each weight.
+            first = str(error).splitlines()[1].strip()
+            raise UserError(f"{misfit} {first}") from None
+        if missing:
+            raise UserError(
+                f"{misfit} it lacks {len(missing)} of the model's "
+                f"{len(model.state_dict())} weights, the first is {missing[0]}; needed "
+                "is a checkpoint of the whole model, as training writes it"
+            )
+        if unexpected:
+            self.notes.append(
+                f"{len(unexpected)} weights of {checkpoint} have no place in the "
+                f"model, the first is {unexpected[0]}"
+            )
+
+    def _name_classes(self, cfg: Config, meta: Mapping[str, Any]) -> None:
+        """Take names and colours from a checkpoint's meta or the config's data."""
+        # Before version 3 of mmdet and 1 of mmseg and mmpretrain: CLASSES, and here.
+        meta = {key.lower(): val for key, val in meta.get("dataset_meta", meta).items()}
+        if not meta.get("classes"):
+            dataset = dict(cfg.test_dataloader.dataset, lazy_init=True)
+            meta = DATASETS.build(dataset).metainfo
+        names, number = meta.get("classes") or (), _num_classes(cfg)
+        if number not in (None, len(names)):
+            self.notes.append(
+                f"classes are called by their indices: {len(names)} have names, the "
+                f"model predicts {number}"
+            )
+            names = [str(index) for index in range(number)]
+        palette = _palette(len(names), meta.get("palette"))
+        meta = dict(classes=tuple(names), palette=palette)
+        self._inferencer.model.dataset_meta = meta
+        self._inferencer.visualizer.dataset_meta = meta
+        # Where mmpretrain looks.
+        self._inferencer.classes = meta["classes"]
+
+    def predict(self, image: str | np.ndarray) -> Any:
+        """Predict one image.
+
+        Args:
+            image: Its file, which the config's pipeline reads, or an array (H, W, 3)
+                of uint8 in BGR.
+
+        Returns:
+            The library's data sample.
+        """
+        data = next(iter(self._inferencer.preprocess([image])))
+        # mmdet's gives the image back before the data.
+        (sample,) = self._inferencer.forward(
+            data if isinstance(data, dict) else data[1]
+        )
+        return sample
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        """A copy of the RGB image (H, W, 3) of uint8 with the predictions drawn."""
+        raise NotImplementedError
+
+    def describe(self, sample: Any) -> dict:
+        """The predictions as plain data and arrays."""
+        raise NotImplementedError
+
+    def label_map(self, sample: Any) -> np.ndarray:
+        """Label indices (H, W), uint8 or uint16, if the model writes such maps."""
+        raise NotImplementedError
+
+
+class _Detector(Predictor):
+    _visualizer = "DetLocalVisualizer"
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        return self._inferencer.visualize(
+            [image], [sample], return_vis=True, pred_score_thr=self._score_thr
+        )[0]
+
+    def describe(self, sample: Any) -> dict:
+        return self._inferencer.pred2dict(sample)
+
+
+class _Segmentor(Predictor):
+    writes_label_maps = True
+    _visualizer = "SegLocalVisualizer"
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        return self._inferencer.visualize(
+            [image], [sample], return_vis=True, opacity=0.5
+        )[0]
+
+    def describe(self, sample: Any) -> dict:
+        """Which labels are in the map, and how many pixels each has."""
+        labels, pixels = np.unique(self.label_map(sample), return_counts=True)
+        return dict(labels=labels, pixels=pixels)
+
+    def label_map(self, sample: Any) -> np.ndarray:
+        labels = sample.pred_sem_seg.data[0].cpu().numpy()
+        return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
+
+
+class _Classifier(Predictor):
+    _visualizer = "UniversalVisualizer"
+
+    def _build(self, cfg: Config, device: str) -> Any:
+        from mmpretrain import ImageClassificationInferencer
+        from mmpretrain.visualization import UniversalVisualizer
+
+        inferencer = ImageClassificationInferencer(cfg, pretrained=False, device=device)
+        # Its own way to draw writes a file for each image.
+        inferencer.visualizer = UniversalVisualizer()
+        return inferencer
+
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        return self._inferencer.visualizer.visualize_cls(image, sample, draw_gt=False)
+
+    def describe(self, sample: Any) -> dict:
+        return self._inferencer.postprocess([sample], None)[0]
+
+
+PREDICTORS: Mapping[str, type[Predictor]] = dict(
+    mmdet=_Detector, mmseg=_Segmentor, mmpretrain=_Classifier
+)
+"""By ``default_scope``."""
+
+
+def _num_classes(cfg: Config) -> int | None:
+    """How many classes the model predicts, if its heads say so and agree."""
+    numbers = {
+        node["num_classes"]
+        for key, node in walk(cfg.model)
+        if isinstance(node.get("num_classes"), int)
+        and not _OTHER_CLASSES.intersection(key.split("."))
+    }
+    return numbers.pop() if len(numbers) == 1 else None
+
+
+def _palette(number: int, colours: Any) -> list[tuple[int, ...]]:
+    """A colour for each class: those that are given, or else always the same ones."""
+    if not isinstance(colours, Sequence) or len(colours) < number:
+        colours = np.random.default_rng(42).integers(0, 256, (number, 3)).tolist()
+    return [tuple(colour) for colour in colours[:number]]
