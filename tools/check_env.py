@@ -1,215 +1,166 @@
-"""Show what this environment can run: versions, mmcv's operators, devices, attention.
+"""Show what this environment can run: versions, devices, operators, attention.
 
 ``python tools/check_env.py``; the exit code is 1 where something needed is broken.
+What is checked is imported and run, as a library may be broken deep within.
 """
 
 import importlib
-import os
-import platform
 import sys
 import warnings
 from collections.abc import Callable
 from importlib import metadata
-from pathlib import Path
-from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / "focal_mm").is_dir():
-    # A clone reports on its own code, installed or not.
-    sys.path.insert(0, str(ROOT))
-
-# Import name -> names of the distributions that bring it: maintained, upstream.
-FAMILIES = {
-    "mmengine": ("onedl-mmengine", "mmengine"),
-    "mmcv": ("onedl-mmcv", "mmcv"),
-    "mmdet": ("onedl-mmdetection", "mmdet"),
-    "mmseg": ("onedl-mmsegmentation", "mmsegmentation"),
-    "mmpretrain": ("onedl-mmpretrain", "mmpretrain"),
+# What the tools import, and the distributions that bring it. Of the OpenMMLab
+# libraries, first that of the maintained family and then that of the upstream one.
+PACKAGES = {
+    "torch": ("torch",),
+    "torchvision": ("torchvision",),
+    "triton": ("triton",),
+    "numpy": ("numpy",),
+    "cv2": ("opencv-python", "opencv-python-headless"),
 }
-PACKAGES = ("torch", "torchvision", "triton", "numpy")
-REQUIRED = ("torch", "mmengine")
+FAMILIES = {
+    "mmengine.runner": ("onedl-mmengine", "mmengine"),
+    "mmcv.ops": ("onedl-mmcv", "mmcv"),
+    "mmdet.apis": ("onedl-mmdetection", "mmdet"),
+    "mmseg.apis": ("onedl-mmsegmentation", "mmsegmentation"),
+    "mmpretrain.apis": ("onedl-mmpretrain", "mmpretrain"),
+}
 
 
-class Table(NamedTuple):
-    """One section of the report; ``problems`` are what makes the check fail."""
-
-    title: str
-    columns: tuple[str, ...]
-    rows: list[tuple[str, ...]]
-    problems: list[str]
-
-
-def installed_version(distribution: str) -> str | None:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return None
+def installed(distributions: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those distributions that are installed."""
+    found = {}
+    for name in distributions:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            continue
+    return found
 
 
-def import_problem(name: str) -> str:
-    """The exact reason why a module cannot be imported, or an empty string."""
-    try:
-        # Libraries check each other's versions by assertions, and a binary built for
-        # another torch raises an OSError or ImportError.
-        importlib.import_module(name)
-    except Exception as error:
-        first_line = str(error).strip().split("\n")[0]
-        return f"{type(error).__name__}: {first_line}"
-    return ""
+class Checks:
+    """What was tried: ``rows`` for a table, and ``problems``, a line each."""
+
+    def __init__(self) -> None:
+        self.rows: list[tuple[str, str, str]] = []
+        self.problems: list[str] = []
+
+    def add(
+        self, what: str, where: str, action: Callable[[str], object], arg: str
+    ) -> None:
+        """Try an action; libraries break in all ways, so any exception is a problem."""
+        try:
+            action(arg)
+            result = "works"
+        except Exception as error:
+            result = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            self.problems.append(f"{what} ({where}): {result}")
+        self.rows.append((what, where, result))
 
 
-def check_versions() -> Table:
-    """Versions of all libraries, whether each can be imported, from one family only."""
-    rows = [("python", platform.python_version(), sys.executable)]
-    problems = family_problems()
-    for name in (*PACKAGES, *FAMILIES):
-        distributions = FAMILIES.get(name, (name,))
-        found = {d: v for d in distributions if (v := installed_version(d))}
-        reason = import_problem(name)
-        if reason and (found or name in REQUIRED):
-            problems.append(f"{name} cannot be imported: {reason}")
-        versions = ", ".join(found.values()) or "not installed"
-        rows.append((name, versions, ", ".join(found)))
-    reason = import_problem("focal_mm")
-    if reason:
-        problems.append(f"focal_mm cannot be imported: {reason}")
-    else:
-        focal_mm = sys.modules["focal_mm"]
-        rows.append(("focal_mm", focal_mm.__version__, focal_mm.__path__[0]))
-    return Table("Versions", ("package", "version", "from"), rows, problems)
+def check_imports(checks: Checks) -> None:
+    """Each library that is installed can be imported, and they are of one family."""
+    sides = [installed(side) for side in zip(*FAMILIES.values(), strict=True)]
+    if all(sides):
+        checks.problems.append(
+            "two OpenMMLab families in one environment overwrite each other "
+            f"({', '.join(sides[0])} and {', '.join(sides[1])}): make a new one with "
+            "one of them"
+        )
+    for module, distributions in {**PACKAGES, **FAMILIES}.items():
+        if found := installed(distributions):
+            versions = ", ".join(f"{name} {version}" for name, version in found.items())
+            checks.add(module, versions, importlib.import_module, module)
+        else:
+            checks.rows.append((module, "", "not installed"))
 
 
-def family_problems() -> list[str]:
-    """Only one of the two OpenMMLab families may be installed."""
-    names = zip(*FAMILIES.values(), strict=True)
-    maintained, upstream = ([n for n in side if installed_version(n)] for side in names)
-    if not maintained or not upstream:
-        return []
-    return [
-        f"two OpenMMLab families in one environment ({', '.join(maintained)} and "
-        f"{', '.join(upstream)}) overwrite each other: make a new one with one of them"
-    ]
+def run_opencv(device: str) -> None:
+    """Images get through OpenCV and NumPy into PyTorch."""
+    import cv2
+    import numpy as np
+    import torch
+
+    encoded = cv2.imencode(".png", np.ones((4, 4, 3), np.uint8))[1]
+    assert torch.from_numpy(cv2.imdecode(encoded, 1)).to(device).sum() == 48
 
 
-def check_mmcv_ops() -> Table:
-    """Whether mmcv's compiled operators load and run, on each kind of device."""
-    columns = ("operators of mmcv", "run", "reason")
-    if import_problem("mmcv"):
-        return Table("Compiled operators", columns, [("all", "no", "no mmcv")], [])
-    rows, problems = [], []
-    for device in devices():
-        reason = import_problem("mmcv.ops") or run_problem(device)
-        rows.append((device, "no" if reason else "yes", reason))
-        if reason:
-            problems.append(
-                f"mmcv's operators do not run on {device}: {reason}; mmcv must be "
-                "compiled for this torch and device: move .venv away, run `make setup`"
-            )
-    return Table("Compiled operators", columns, rows, problems)
-
-
-def devices() -> list[str]:
-    torch = importlib.import_module("torch")
-    return ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-
-
-def run_problem(device: str) -> str:
-    """The exact reason why non-maximum suppression fails on a device, or ''."""
+def run_mmcv(device: str) -> None:
+    """One of mmcv's operators, compiled for this torch and device, is right."""
     import torch
     from mmcv.ops import nms
 
     boxes = torch.tensor([[0.0, 0.0, 4.0, 4.0], [0.0, 0.0, 4.0, 3.9]], device=device)
-    scores = torch.tensor([0.9, 0.8], device=device)
-    try:
-        kept = nms(boxes, scores, iou_threshold=0.5)[1].tolist()
-    except (RuntimeError, NotImplementedError) as error:
-        return str(error).strip().split("\n")[0]
-    return "" if kept == [0] else f"wrong result, kept boxes {kept} instead of [0]"
+    kept = nms(boxes, boxes.new_tensor([0.9, 0.8]), iou_threshold=0.5)[1].tolist()
+    assert kept == [0], f"wrong result, kept boxes {kept} instead of [0]"
 
 
-def check_devices() -> Table:
-    """Processors and GPUs, with what MMEngine collects about toolchains."""
+def run_backbone(device: str) -> None:
+    """A small backbone's forward and backward pass run."""
     import torch
 
-    cores = len(os.sched_getaffinity(0))
-    rows = [("CPU", f"{cores} cores, torch uses {torch.get_num_threads()} threads")]
-    for index in range(torch.cuda.device_count()):
-        gpu = torch.cuda.get_device_properties(index)
-        text = f"{gpu.name}, {gpu.total_memory / 2**30:.1f} GiB, "
-        rows.append((f"GPU {index}", f"{text}capability {gpu.major}.{gpu.minor}"))
-    if torch.cuda.device_count() == 0:
-        built = torch.version.cuda
-        why = "no NVIDIA GPU or driver" if built else "this torch is built without CUDA"
-        rows.append(("GPU", f"none: {why}"))
-    if not import_problem("mmengine"):
-        from mmengine.utils.dl_utils import collect_env
+    from focal_mm import FocalTransformer
 
-        collected = collect_env()
-        wanted = ("sys.platform", "CUDA_HOME", "NVCC", "GCC", "OpenCV")
-        rows += [(key, str(collected[key])) for key in wanted if key in collected]
-    return Table("Devices and tools", ("item", "found"), rows, [])
+    arch = dict(embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8))
+    backbone = FocalTransformer(arch=arch).to(device)
+    outputs = backbone(torch.ones(1, 3, 64, 64, device=device))
+    sum(output.sum() for output in outputs).backward()
 
 
-def check_backends() -> Table:
-    """Which attention backends can run here, in order of preference."""
-    from focal_mm.ops import backend_support
+def check_runs(checks: Checks) -> None:
+    """What everything needs runs on each kind of device."""
+    import torch
 
-    support = backend_support()
-    rows = [(b.name, "yes" if b.ok else "no", b.reason) for b in support]
-    usable = any(b.ok for b in support)
-    problems = [] if usable else ["no attention backend can run here"]
-    return Table("Attention backends", ("backend", "runs", "reason"), rows, problems)
-
-
-def collect_tables() -> list[Table]:
-    """All sections; those that need a library that is broken are left out."""
-    tables = [check_versions()]
-    if not import_problem("torch"):
-        tables += [check_mmcv_ops(), check_devices()]
-    if not import_problem("focal_mm"):
-        tables.append(check_backends())
-    return tables
-
-
-def printer() -> Callable[[Table], None]:
-    """Prints a table with rich where it is installed, else as plain columns."""
-    try:
-        from rich.console import Console
-        from rich.table import Table as RichTable
-        from rich.text import Text
-    except ImportError:
-        return print_plainly
-    console = Console()
-
-    def print_rich(table: Table) -> None:
-        shown = RichTable(*table.columns, title=table.title, title_justify="left")
-        for row in table.rows:
-            shown.add_row(*map(Text, row))
-        console.print(shown)
-
-    return print_rich
-
-
-def print_plainly(table: Table) -> None:
-    lines = [table.columns, *table.rows]
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    print(table.title)
-    for line in lines:
-        cells = (cell.ljust(w) for cell, w in zip(line, widths, strict=True))
-        print("  " + "  ".join(cells).rstrip())
+    for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
+        # From 4.12 on, OpenCV is for numpy 2.
+        checks.add("OpenCV, NumPy and PyTorch together", device, run_opencv, device)
+        if installed(FAMILIES["mmcv.ops"]):
+            what = "mmcv's operators, compiled for this torch and device"
+            checks.add(what, device, run_mmcv, device)
+        checks.add("FocalTransformer", device, run_backbone, device)
 
 
 def main() -> int:
+    """Print the report; 1 where something needed is broken."""
+    try:
+        from mmengine.utils.dl_utils import collect_env
+        from rich.console import Console
+        from rich.table import Table
+        from rich.text import Text
+
+        import focal_mm
+        from focal_mm.ops import backend_support
+    except Exception as error:
+        # The rest cannot even be asked.
+        print(
+            f"ERROR: focal_mm and mmengine are needed: {type(error).__name__}: {error}"
+        )
+        return 1
+
+    def show(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
+        table = Table(*columns, title=title, title_justify="left")
+        for row in rows:
+            table.add_row(*(Text(str(cell)) for cell in row))
+        Console().print(table)
+
     warnings.simplefilter("ignore")
-    tables = collect_tables()
-    show = printer()
-    for table in tables:
-        show(table)
-    problems = [problem for table in tables for problem in table.problems]
-    for problem in problems:
+    checks = Checks()
+    check_imports(checks)
+    check_runs(checks)
+    show("What works", ("what", "where", "result"), checks.rows)
+    found = dict(collect_env(), focal_mm=f"{focal_mm.__version__}, {focal_mm.__file__}")
+    details = ("PyTorch compiling details", "numpy_random_seed")
+    rows = [item for item in found.items() if item[0] not in details]
+    show("Devices and tools", ("item", "found"), rows)
+    support = backend_support()
+    show("Attention backends", support[0]._fields, support)
+    for problem in checks.problems:
         print(f"ERROR: {problem}")
-    print("something needed is broken" if problems else "all that is needed works")
-    return 1 if problems else 0
+    print(
+        "something needed is broken" if checks.problems else "all that is needed works"
+    )
+    return 1 if checks.problems else 0
 
 
 if __name__ == "__main__":

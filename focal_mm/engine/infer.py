@@ -7,8 +7,8 @@ import os
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -48,29 +48,6 @@ _FALLBACK_FPS = 25.0
 
 class UnusableError(Exception):
     """An input is no image or video that can be used; says why."""
-
-
-@dataclass(frozen=True)
-class Job:
-    """An input and the files to make of it.
-
-    Attributes:
-        source: The image or video.
-        vis: Its drawn copy, if wanted.
-        preds: Its predictions as JSON, if wanted.
-        labels: Its label map as PNG, a video's as a zip file of them, if wanted and
-            the model predicts one.
-    """
-
-    source: Path
-    vis: Path | None
-    preds: Path | None
-    labels: Path | None
-
-    @property
-    def targets(self) -> list[Path]:
-        """All files to make."""
-        return [path for path in (self.vis, self.preds, self.labels) if path]
 
 
 def parser() -> argparse.ArgumentParser:
@@ -140,21 +117,25 @@ def _run(args: argparse.Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
     _check(cfg, args)
     kind = PREDICTORS[cfg.default_scope]
-    jobs = [_job(source, args, kind.writes_label_maps) for source in sources]
+    jobs = {
+        source: _targets(source, args, kind.writes_label_maps) for source in sources
+    }
     if not args.overwrite:
-        jobs = [j for j in jobs if not all(path.exists() for path in j.targets)]
+        jobs = {
+            source: targets
+            for source, targets in jobs.items()
+            if not all(path.exists() for path in targets.values())
+        }
     inputs = {source.resolve() for source in sources}
-    for target in (target for job in jobs for target in job.targets):
-        if target.resolve() in inputs:
+    for path in chain.from_iterable(targets.values() for targets in jobs.values()):
+        if path.resolve() in inputs:
             raise UserError(
-                f"{target} is an input and would be overwritten: choose another "
-                "--out-dir"
+                f"{path} is an input and would be overwritten: choose another --out-dir"
             )
     unusable = []
     if jobs:
-        options = {} if args.score_thr is None else dict(score_thr=args.score_thr)
         device = args.device or get_device()
-        predictor = kind(cfg, args.checkpoint, device, **options)
+        predictor = kind(cfg, args.checkpoint, device, args.score_thr)
         for note in predictor.notes:
             print(f"note: {note}")
         unusable = _process(jobs, predictor)
@@ -237,26 +218,30 @@ def _check(cfg: Config, args: argparse.Namespace) -> None:
         raise UserError(f"--device {args.device} cannot be used: {reason}") from None
 
 
-def _job(source: Path, args: argparse.Namespace, label_maps: bool) -> Job:
+def _targets(
+    source: Path, args: argparse.Namespace, label_maps: bool
+) -> dict[str, Path]:
     """Where the results of an input go: its path again, below the folder of results.
 
     Whole paths tell files of the same name apart, whatever else a command names.
+    ``vis`` is the drawn copy, ``preds`` are predictions as JSON, ``labels`` the label
+    map as PNG, or those of a video as a zip file; each where it is wanted.
     """
     place = Path(os.path.abspath(source))
     here = Path.cwd()
     place = place.relative_to(here if place.is_relative_to(here) else place.anchor)
     is_video = _is_video(source)
-    vis, preds = args.out_dir / "vis" / place, args.out_dir / "preds" / place
-    written = (".mp4",) if is_video else (".png", ".jpg", ".jpeg")
-    if vis.suffix.lower() not in written:
-        vis = vis.with_name(vis.name + written[0])
-    maps = preds.with_name(preds.name + (".zip" if is_video else ".png"))
-    return Job(
-        source,
-        vis=None if args.no_save_vis else vis,
-        preds=None if args.no_save_pred else preds.with_name(f"{preds.name}.json"),
-        labels=maps if label_maps and not args.no_save_pred else None,
-    )
+    targets = {}
+    if not args.no_save_vis:
+        written = (".mp4",) if is_video else (".png", ".jpg", ".jpeg")
+        suffix = "" if place.suffix.lower() in written else written[0]
+        targets["vis"] = args.out_dir / "vis" / f"{place}{suffix}"
+    if not args.no_save_pred:
+        preds = args.out_dir / "preds" / place
+        targets["preds"] = Path(f"{preds}.json")
+        if label_maps:
+            targets["labels"] = Path(f"{preds}{'.zip' if is_video else '.png'}")
+    return targets
 
 
 def _is_video(path: Path) -> bool:
@@ -270,28 +255,32 @@ class _Rate(ProgressColumn):
         return Text(f"{task.completed / (task.elapsed or 1):.2f} images/s")
 
 
-def _process(jobs: Sequence[Job], predictor: Predictor) -> list[str]:
+def _process(
+    jobs: Mapping[Path, Mapping[str, Path]], predictor: Predictor
+) -> list[str]:
     """Make all results; returns what could not be used, and why."""
     unusable = []
-    expected = [_count_frames(job.source) for job in jobs]
-    total = sum(expected)
+    expected = {source: _count_frames(source) for source in jobs}
+    total = sum(expected.values())
     columns = (BarColumn(), MofNCompleteColumn(), _Rate())
     eta = (TextColumn("eta"), TimeRemainingColumn())
     with Progress(TextColumn("images"), *columns, *eta) as progress:
         task = progress.add_task("", total=total)
-        for job, frames in zip(jobs, expected, strict=True):
+        for source, targets in jobs.items():
             start = progress.tasks[0].completed
             try:
-                notes = draw(job, predictor, partial(progress.advance, task))
+                notes = draw(
+                    source, targets, predictor, partial(progress.advance, task)
+                )
             except UnusableError as error:
-                unusable.append(f"{job.source} ({error})")
-                notes = [f"left out {job.source}: {error}"]
+                unusable.append(f"{source} ({error})")
+                notes = [f"left out {source}: {error}"]
             for note in notes:
                 progress.console.print(
                     note, markup=False, highlight=False, soft_wrap=True
                 )
             # Videos miscount their frames, and what cannot be used has none.
-            total += progress.tasks[0].completed - start - frames
+            total += progress.tasks[0].completed - start - expected[source]
             progress.update(task, total=total)
     return unusable
 
@@ -304,11 +293,17 @@ def _count_frames(source: Path) -> int:
         return max(video.frame_cnt, 0)
 
 
-def draw(job: Job, predictor: Predictor, advance: Callable[[], None]) -> list[str]:
+def draw(
+    source: Path,
+    targets: Mapping[str, Path],
+    predictor: Predictor,
+    advance: Callable[[], None],
+) -> list[str]:
     """Make all results of one input.
 
     Args:
-        job: The input and the files to make.
+        source: The image or video.
+        targets: The files to make: ``vis``, ``preds``, ``labels``.
         predictor: The model.
         advance: Called after each image or frame.
 
@@ -319,88 +314,91 @@ def draw(job: Job, predictor: Predictor, advance: Callable[[], None]) -> list[st
         UnusableError: If the input cannot be used; nothing is left of it.
         UserError: If the results cannot be written.
     """
-    is_video, path = _is_video(job.source), str(job.source)
+    is_video = _is_video(source)
     with ExitStack() as stack:
         try:
             if is_video:
-                media = stack.enter_context(mmcv.VideoReader(path))
+                media = stack.enter_context(mmcv.VideoReader(str(source)))
                 readable = media.opened and media.read() is not None
             else:
-                media = mmcv.imread(path)
+                media = mmcv.imread(str(source))
                 readable = media is not None
         except (OSError, cv2.error):
             readable = False
         if not readable:
             raise UnusableError(f"not a readable {'video' if is_video else 'image'}")
-        files = {path: stack.enter_context(replacing(path)) for path in job.targets}
+        files = {
+            kind: stack.enter_context(replacing(path)) for kind, path in targets.items()
+        }
+        make = _draw_video if is_video else _draw_image
         try:
-            if is_video:
-                return _draw_video(media, job, files, predictor, advance)
-            _draw_image(media, job, files, predictor)
+            return make(str(source), media, files, predictor, advance)
         except torch.cuda.OutOfMemoryError:
             raise UnusableError("too large for the GPU's memory") from None
+
+
+def _draw_image(
+    source: str,
+    image: np.ndarray,
+    files: Mapping[str, Path],
+    predictor: Predictor,
+    advance: Callable[[], None],
+) -> list[str]:
+    # The path, as the config's pipeline may read images in a way of its own.
+    sample = predictor.predict(source)
+    if "vis" in files:
+        drawn = predictor.draw(mmcv.bgr2rgb(image), sample)
+        mmcv.imwrite(mmcv.rgb2bgr(drawn), str(files["vis"]))
+    if "preds" in files:
+        described = dict(input=source, **predictor.describe(sample))
+        files["preds"].write_text(_json(described))
+    if "labels" in files:
+        mmcv.imwrite(predictor.label_map(sample), str(files["labels"]))
     advance()
     return []
 
 
-def _draw_image(
-    image: np.ndarray, job: Job, files: Mapping[Path, Path], predictor: Predictor
-) -> None:
-    # The path, as the config's pipeline may read images in a way of its own.
-    sample = predictor.predict(str(job.source))
-    if job.vis:
-        drawn = predictor.draw(mmcv.bgr2rgb(image), sample)
-        mmcv.imwrite(mmcv.rgb2bgr(drawn), str(files[job.vis]))
-    if job.preds:
-        described = dict(input=str(job.source), **predictor.describe(sample))
-        if job.labels:
-            mmcv.imwrite(predictor.label_map(sample), str(files[job.labels]))
-            described["sem_seg_path"] = job.labels.name
-        files[job.preds].write_text(_json(described))
-
-
 def _draw_video(
+    source: str,
     video: mmcv.VideoReader,
-    job: Job,
-    files: Mapping[Path, Path],
+    files: Mapping[str, Path],
     predictor: Predictor,
     advance: Callable[[], None],
 ) -> list[str]:
     notes, fps, count = [], video.fps, 0
     if not 0 < fps < 1000:
         fps = _FALLBACK_FPS
-        notes.append(f"{job.source} tells no frame rate: {fps:g} fps are taken")
+        notes.append(f"{source} tells no frame rate: {fps:g} fps are taken")
     with ExitStack() as stack:
-        if job.vis:
+        if "vis" in files:
             # OpenCV encodes even sides: the last column or row of an odd one is lost.
             code = cv2.VideoWriter_fourcc(*"mp4v")
-            writer = cv2.VideoWriter(str(files[job.vis]), code, fps, video.resolution)
+            writer = cv2.VideoWriter(str(files["vis"]), code, fps, video.resolution)
             stack.callback(writer.release)
-        if job.preds:
+        if "preds" in files:
             # Frames go to the disk as they come: a long video's may not fit in memory.
-            file = stack.enter_context(files[job.preds].open("w"))
-            header = _json(dict(input=str(job.source), fps=fps))
-            file.write(header[:-1] + ', "frames": [')
-        if job.labels:
-            archive = stack.enter_context(zipfile.ZipFile(files[job.labels], "w"))
+            file = stack.enter_context(files["preds"].open("w"))
+            file.write(f'{{"input": {json.dumps(source)}, "fps": {fps}, "frames": [')
+        if "labels" in files:
+            archive = stack.enter_context(zipfile.ZipFile(files["labels"], "w"))
         for count, frame in enumerate(video, start=1):
             sample = predictor.predict(frame)
-            if job.vis:
+            if "vis" in files:
                 drawn = predictor.draw(mmcv.bgr2rgb(frame), sample)
                 writer.write(mmcv.rgb2bgr(drawn))
-            if job.preds:
+            if "preds" in files:
                 file.write("\n" if count == 1 else ",\n")
                 file.write(_json(predictor.describe(sample)))
-            if job.labels:
+            if "labels" in files:
                 encoded = cv2.imencode(".png", predictor.label_map(sample))[1]
                 archive.writestr(f"{count - 1:06d}.png", encoded.tobytes())
             advance()
-        if job.preds:
+        if "preds" in files:
             file.write("\n]}\n")
     if count < video.frame_cnt:
         notes.append(
-            f"{job.source}: {count} frames could be read of the {video.frame_cnt} that "
-            "its header promises"
+            f"{source}: {count} frames could be read of the {video.frame_cnt} that its "
+            "header promises"
         )
     return notes
 

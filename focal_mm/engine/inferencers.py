@@ -35,7 +35,8 @@ class Predictor:
         checkpoint: File or address with all weights of the model, as training writes
             it or as the released code did.
         device: Where to run.
-        score_thr: For detectors, the score from which predictions are drawn.
+        score_thr: For detectors, the score from which predictions are drawn; mmdet's
+            default is 0.3.
 
     Attributes:
         notes: Lines for the user.
@@ -47,11 +48,17 @@ class Predictor:
 
     writes_label_maps = False
     _visualizer: str
+    _drawing: Mapping[str, Any] = {}
 
     def __init__(
-        self, cfg: Config, checkpoint: str, device: str, score_thr: float = 0.3
+        self,
+        cfg: Config,
+        checkpoint: str,
+        device: str,
+        score_thr: float | None = None,
     ) -> None:
-        self._score_thr = score_thr
+        if score_thr is not None:
+            self._drawing = dict(pred_score_thr=score_thr)
         self.notes = use_safe_loaders()
         # As it may be the wrong file, before the time that a model takes.
         loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
@@ -142,7 +149,9 @@ class Predictor:
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         """A copy of the RGB image (H, W, 3) of uint8 with the predictions drawn."""
-        raise NotImplementedError
+        return self._inferencer.visualize(
+            [image], [sample], return_vis=True, **self._drawing
+        )[0]
 
     def describe(self, sample: Any) -> dict:
         """The predictions as plain data and arrays."""
@@ -156,11 +165,6 @@ class Predictor:
 class _Detector(Predictor):
     _visualizer = "DetLocalVisualizer"
 
-    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return self._inferencer.visualize(
-            [image], [sample], return_vis=True, pred_score_thr=self._score_thr
-        )[0]
-
     def describe(self, sample: Any) -> dict:
         return self._inferencer.pred2dict(sample)
 
@@ -168,11 +172,7 @@ class _Detector(Predictor):
 class _Segmentor(Predictor):
     writes_label_maps = True
     _visualizer = "SegLocalVisualizer"
-
-    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return self._inferencer.visualize(
-            [image], [sample], return_vis=True, opacity=0.5
-        )[0]
+    _drawing: Mapping[str, Any] = dict(opacity=0.5)
 
     def describe(self, sample: Any) -> dict:
         """Which labels are in the map, and how many pixels each has."""
