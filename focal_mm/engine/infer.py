@@ -8,7 +8,6 @@ import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -115,26 +114,24 @@ def _run(args: argparse.Namespace) -> None:
         raise UserError("--no-save-vis with --no-save-pred leaves nothing to do")
     sources = find_inputs(args.inputs, args.out_dir)
     cfg = load_config(args.config, args.cfg_options)
+    library = library_of(cfg)
     _check(cfg, args)
-    kind = PREDICTORS[cfg.default_scope]
-    jobs = {
-        source: _targets(source, args, kind.writes_label_maps) for source in sources
-    }
-    if not args.overwrite:
-        jobs = {
-            source: targets
-            for source, targets in jobs.items()
-            if not all(path.exists() for path in targets.values())
-        }
-    inputs = {source.resolve() for source in sources}
-    for path in chain.from_iterable(targets.values() for targets in jobs.values()):
-        if path.resolve() in inputs:
-            raise UserError(
-                f"{path} is an input and would be overwritten: choose another --out-dir"
-            )
+    inputs, jobs = {source.resolve() for source in sources}, {}
+    for source in sources:
+        targets = _targets(source, args, library.label_maps)
+        if not args.overwrite and all(path.exists() for path in targets.values()):
+            continue
+        for path in targets.values():
+            if path.resolve() in inputs:
+                raise UserError(
+                    f"{path} is an input and would be overwritten: choose another "
+                    "--out-dir"
+                )
+        jobs[source] = targets
     unusable = []
     if jobs:
         device = args.device or get_device()
+        kind = PREDICTORS[library.scope]
         predictor = kind(cfg, args.checkpoint, device, args.score_thr)
         for note in predictor.notes:
             print(f"note: {note}")
@@ -199,11 +196,11 @@ def find_inputs(inputs: Iterable[str], out_dir: Path) -> list[Path]:
 
 def _check(cfg: Config, args: argparse.Namespace) -> None:
     """Raise a UserError for what can be told before a model is built."""
-    scope = library_of(cfg).scope
     check_library(cfg)
-    if args.score_thr is not None and scope != "mmdet":
+    if args.score_thr is not None and cfg.default_scope != "mmdet":
         raise UserError(
-            f"--score-thr is for detectors, the config's default_scope is {scope}"
+            "--score-thr is for detectors, the config's default_scope is "
+            f"{cfg.default_scope}"
         )
     if "pipeline" not in ((cfg.get("test_dataloader") or {}).get("dataset") or {}):
         raise UserError(

@@ -8,6 +8,7 @@ import importlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -46,7 +47,6 @@ class Predictor:
         focal_mm.checkpoint.CheckpointError: If it cannot be read.
     """
 
-    writes_label_maps = False
     _visualizer: str
     _drawing: Mapping[str, Any] = {}
 
@@ -63,7 +63,7 @@ class Predictor:
         # As it may be the wrong file, before the time that a model takes.
         loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
         init_default_scope(cfg.default_scope)
-        cfg = Config(cfg.to_dict())
+        cfg = deepcopy(cfg)
         # Nothing is sent to the backends of training.
         cfg.visualizer = {
             "type": self._visualizer,
@@ -158,7 +158,7 @@ class Predictor:
         raise NotImplementedError
 
     def label_map(self, sample: Any) -> np.ndarray:
-        """Label indices (H, W), uint8 or uint16, if the model writes such maps."""
+        """Label indices (H, W), uint8 or uint16, where the library has label maps."""
         raise NotImplementedError
 
 
@@ -170,7 +170,6 @@ class _Detector(Predictor):
 
 
 class _Segmentor(Predictor):
-    writes_label_maps = True
     _visualizer = "SegLocalVisualizer"
     _drawing: Mapping[str, Any] = dict(opacity=0.5)
 
