@@ -16,10 +16,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from focal_mm.checkpoint import convert_released
+from focal_mm.checkpoint import CheckpointError, convert_released
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.released import is_released
-from focal_mm.engine.config import walk
+from focal_mm.engine.config import describe, walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.libraries import library_of
 from focal_mm.engine.loaders import use_safe_loaders
@@ -60,8 +60,7 @@ class Predictor:
         if score_thr is not None:
             self._drawing = dict(pred_score_thr=score_thr)
         self.notes = use_safe_loaders()
-        # As it may be the wrong file, before the time that a model takes.
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
+        loaded = _read(checkpoint)
         init_default_scope(cfg.default_scope)
         cfg = deepcopy(cfg)
         # Nothing is sent to the backends of training.
@@ -206,6 +205,16 @@ PREDICTORS: Mapping[str, type[Predictor]] = dict(
     mmdet=_Detector, mmseg=_Segmentor, mmpretrain=_Classifier
 )
 """By ``default_scope``."""
+
+
+def _read(checkpoint: str) -> dict[str, Any]:
+    try:
+        return CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
+    except CheckpointError:
+        raise
+    except Exception as error:
+        # Of MMEngine's own loaders, which stay where PyTorch is older than 2.6.
+        raise UserError(f"{checkpoint} cannot be read: {describe(error)}") from error
 
 
 def _num_classes(cfg: Config) -> int | None:
