@@ -54,19 +54,27 @@ def check_classes(cfg: Config, datasets: Iterable[tuple[str, dict]]) -> None:
             f"{_options({f'{key}.metainfo.classes': value for key in others})}"
         )
     number = len(known[reference])
-    wrong = {
-        f"{key}.num_classes": node["num_classes"]
-        for key, node in walk(cfg.model.get("module", cfg.model), "model")
-        if isinstance(node.get("num_classes"), int)
-        and node["num_classes"] != number
-        and not _OTHER_CLASSES & set(key.split("."))
-    }
+    heads = class_numbers(cfg.model.get("module", cfg.model))
+    wrong = {key: found for key, found in heads.items() if found != number}
     if wrong:
         found = ", ".join(str(value) for value in sorted(set(wrong.values())))
         raise UserError(
             f"{reference} has {number} classes, but heads of the model are made for "
             f"{found}: {_options(dict.fromkeys(wrong, number))}"
         )
+
+
+def class_numbers(model: dict) -> dict[str, int]:
+    """The ``num_classes`` of a model's heads, by config key.
+
+    Left out is what learns something else than the classes of the data set.
+    """
+    return {
+        f"{key}.num_classes": node["num_classes"]
+        for key, node in walk(model, "model")
+        if isinstance(node.get("num_classes"), int)
+        and not _OTHER_CLASSES & set(key.split("."))
+    }
 
 
 def _written(dataset: dict) -> Any:

@@ -4,6 +4,7 @@ import argparse
 import glob
 import json
 import os
+import pkgutil
 import zipfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -32,7 +33,7 @@ from focal_mm.engine.check import check_checkpoint, check_library
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing
-from focal_mm.engine.inferencers import PREDICTORS, Predictor
+from focal_mm.engine.inferencers import Predictor
 from focal_mm.engine.libraries import library_of
 from focal_mm.engine.options import Parser, add_cfg_options
 
@@ -131,7 +132,7 @@ def _run(args: argparse.Namespace) -> None:
     unusable = []
     if jobs:
         device = args.device or get_device()
-        kind = PREDICTORS[library.scope]
+        kind = pkgutil.resolve_name(library.predictor)
         predictor = kind(cfg, args.checkpoint, device, args.score_thr)
         for note in predictor.notes:
             print(f"note: {note}")

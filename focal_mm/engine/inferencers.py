@@ -4,7 +4,7 @@ They predict, draw and describe; here is what differs in how they are called, an
 they leave out: the whole model's weights must be in the checkpoint.
 """
 
-import importlib
+import pkgutil
 import warnings
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,10 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from focal_mm.checkpoint import CheckpointError, convert_released
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.released import is_released
-from focal_mm.engine.config import describe, walk
+from focal_mm.engine.classes import class_numbers
+from focal_mm.engine.config import describe
 from focal_mm.engine.errors import UserError
-from focal_mm.engine.libraries import library_of
 from focal_mm.engine.loaders import use_safe_loaders
-
-# What does not predict the classes that are written into pictures.
-_OTHER_CLASSES = frozenset(("rpn_head", "semantic_head", "backbone"))
 
 
 class Predictor:
@@ -47,6 +44,7 @@ class Predictor:
         focal_mm.checkpoint.CheckpointError: If it cannot be read.
     """
 
+    _inferencer_type: str
     _visualizer: str
     _drawing: Mapping[str, Any] = {}
 
@@ -79,8 +77,7 @@ class Predictor:
 
     def _build(self, cfg: Config, device: str) -> Any:
         """The library's inferencer, without weights."""
-        module, _, name = library_of(cfg).inferencer.rpartition(".")
-        return getattr(importlib.import_module(module), name)(cfg, device=device)
+        return pkgutil.resolve_name(self._inferencer_type)(cfg, device=device)
 
     def _load(self, loaded: Mapping[str, Any], checkpoint: str) -> None:
         """Load all weights; the libraries take what fits and leave the rest random."""
@@ -115,8 +112,9 @@ class Predictor:
         if not meta.get("classes"):
             dataset = dict(cfg.test_dataloader.dataset, lazy_init=True)
             meta = DATASETS.build(dataset).metainfo
-        names, number = meta.get("classes") or (), _num_classes(cfg)
-        if number not in (None, len(names)):
+        names, numbers = meta.get("classes") or (), {*class_numbers(cfg.model).values()}
+        if len(numbers) == 1 and len(names) not in numbers:
+            (number,) = numbers
             self.notes.append(
                 f"classes are called by their indices: {len(names)} have names, the "
                 f"model predicts {number}"
@@ -161,14 +159,20 @@ class Predictor:
         raise NotImplementedError
 
 
-class _Detector(Predictor):
+class Detector(Predictor):
+    """Boxes, masks and panoptic maps of mmdet."""
+
+    _inferencer_type = "mmdet.apis.DetInferencer"
     _visualizer = "DetLocalVisualizer"
 
     def describe(self, sample: Any) -> dict:
         return self._inferencer.pred2dict(sample)
 
 
-class _Segmentor(Predictor):
+class Segmentor(Predictor):
+    """Label maps of mmseg."""
+
+    _inferencer_type = "mmseg.apis.MMSegInferencer"
     _visualizer = "SegLocalVisualizer"
     _drawing: Mapping[str, Any] = dict(opacity=0.5)
 
@@ -182,7 +186,9 @@ class _Segmentor(Predictor):
         return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
 
 
-class _Classifier(Predictor):
+class Classifier(Predictor):
+    """Classes of images of mmpretrain."""
+
     _visualizer = "UniversalVisualizer"
 
     def _build(self, cfg: Config, device: str) -> Any:
@@ -201,12 +207,6 @@ class _Classifier(Predictor):
         return self._inferencer.postprocess([sample], None)[0]
 
 
-PREDICTORS: Mapping[str, type[Predictor]] = dict(
-    mmdet=_Detector, mmseg=_Segmentor, mmpretrain=_Classifier
-)
-"""By ``default_scope``."""
-
-
 def _read(checkpoint: str) -> dict[str, Any]:
     try:
         return CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
@@ -215,17 +215,6 @@ def _read(checkpoint: str) -> dict[str, Any]:
     except Exception as error:
         # Of MMEngine's own loaders, which stay where PyTorch is older than 2.6.
         raise UserError(f"{checkpoint} cannot be read: {describe(error)}") from error
-
-
-def _num_classes(cfg: Config) -> int | None:
-    """How many classes the model predicts, if its heads say so and agree."""
-    numbers = {
-        node["num_classes"]
-        for key, node in walk(cfg.model)
-        if isinstance(node.get("num_classes"), int)
-        and not _OTHER_CLASSES.intersection(key.split("."))
-    }
-    return numbers.pop() if len(numbers) == 1 else None
 
 
 def _palette(number: int, colours: Any) -> list[tuple[int, ...]]:

@@ -25,7 +25,8 @@ class Library:
         show_dir: The hook's argument for a folder of pictures; None where the
             visualizer's ``save_dir`` decides.
         dump_metric: The metric that dumps predictions into a file.
-        inferencer: Its inferencer's full name.
+        predictor: Name of its :class:`~focal_mm.engine.inferencers.Predictor`, which is
+            imported when it is needed.
         dense: Whether its models find things in an image, not the class of the whole:
             their backbones come pretrained and their heads must know the classes.
         label_maps: Whether its metrics can write predictions as images.
@@ -40,7 +41,7 @@ class Library:
     draw: Mapping[str, Any]
     show_dir: str | None
     dump_metric: str
-    inferencer: str
+    predictor: str
     dense: bool = True
     label_maps: bool = False
     draws_tta: bool = True
@@ -73,7 +74,7 @@ _ALL = (
         draw={"draw": True},
         show_dir="test_out_dir",
         dump_metric="DumpDetResults",
-        inferencer="mmdet.apis.DetInferencer",
+        predictor="focal_mm.engine.inferencers.Detector",
         default_tta=_tta_of_detectors,
     ),
     Library(
@@ -82,7 +83,7 @@ _ALL = (
         draw={"draw": True},
         show_dir=None,
         dump_metric="DumpResults",
-        inferencer="mmseg.apis.MMSegInferencer",
+        predictor="focal_mm.engine.inferencers.Segmentor",
         label_maps=True,
     ),
     Library(
@@ -91,7 +92,7 @@ _ALL = (
         draw={"enable": True, "interval": 1},
         show_dir="out_dir",
         dump_metric="DumpResults",
-        inferencer="mmpretrain.apis.ImageClassificationInferencer",
+        predictor="focal_mm.engine.inferencers.Classifier",
         dense=False,
         draws_tta=False,
         expands_home=True,

@@ -359,7 +359,7 @@ def test_stopped_run_leaves_no_unfinished_file_and_goes_on(
     (pictures / "broken.jpg").unlink()
     write_video(folder / "clip.avi")
     seen, unfinished = [], set()
-    segmentor = inferencers.PREDICTORS["mmseg"]
+    segmentor = inferencers.Segmentor
     predict = segmentor.predict
 
     def predict_and_stop(self: object, image: str | np.ndarray) -> object:
