@@ -113,15 +113,8 @@ def build_runner(cfg: Config, notes: list[str]) -> Runner:
     Args:
         cfg: Checked config.
         notes: Lines for its log.
-
-    Raises:
-        UserError: If the work dir cannot be made.
     """
     notes = notes + use_safe_loaders()
-    try:
-        os.makedirs(cfg.work_dir, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot make the work dir: {error}") from None
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)
