@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focal_mm.layers.linear import is_plain
-from focal_mm.ops.mlp import mlp
+from focal_mm.layers.linear import is_plain, project
+from focal_mm.ops.onednn import mlp
 
 
 class Mlp(nn.Module):
@@ -26,7 +26,8 @@ class Mlp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (..., C) to (..., C)."""
-        layers = self.fc1, self.fc2
-        if (self.drop.p and self.training) or not all(map(is_plain, layers)):
-            return self.drop(self.fc2(self.drop(F.gelu(self.fc1(x)))))
-        return mlp(x, self.fc1.weight, self.fc1.bias, self.fc2.weight, self.fc2.bias)
+        fc1, fc2, drop = self.fc1, self.fc2, self.drop
+        drops = not is_plain(drop, nn.Dropout) or (drop.p and drop.training)
+        if drops or not (is_plain(fc1) and is_plain(fc2)):
+            return drop(project(fc2, drop(F.gelu(project(fc1, x)))))
+        return mlp(x, fc1.weight, fc1.bias, fc2.weight, fc2.bias)

@@ -6,14 +6,13 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from focal_mm.layers.linear import call_linear
+from focal_mm.layers.linear import project
 from focal_mm.layers.mlp import Mlp
-from focal_mm.ops import linear as linear_module
-from focal_mm.ops import mlp as mlp_module
-from focal_mm.ops.linear import linear
-from focal_mm.ops.mlp import mlp
+from focal_mm.ops import onednn as module
+from focal_mm.ops.common.log import log_once
+from focal_mm.ops.onednn import linear, mlp
 
-REASON = linear_module._why_not_onednn()
+REASON = module.unavailable_reason()
 onednn = pytest.mark.skipif(bool(REASON), reason=f"oneDNN is not used: {REASON}")
 CLOSE = dict(rtol=1e-5, atol=1e-5)
 
@@ -21,7 +20,7 @@ CLOSE = dict(rtol=1e-5, atol=1e-5)
 @pytest.fixture
 def products(monkeypatch):
     """MLPs in chunks of three tokens (hidden 32); returns the products' sizes."""
-    monkeypatch.setattr(mlp_module, "CHUNK_BYTES", 3 * 32 * 4)
+    monkeypatch.setattr(module, "CHUNK_BYTES", 3 * 32 * 4)
     seen = []
 
     def counting(call):
@@ -32,10 +31,8 @@ def products(monkeypatch):
         return counted
 
     for name in ("product", "product_gelu"):
-        counted = counting(getattr(linear_module, name))
-        for module in (linear_module, mlp_module):
-            monkeypatch.setattr(module, name, counted)
-    linear_module._onednn_works()
+        monkeypatch.setattr(module, name, counting(getattr(module, name)))
+    module.unavailable_reason()
     seen.clear()
     return seen
 
@@ -90,7 +87,7 @@ def test_frozen_parts_get_no_gradient_and_the_others_do(products, frozen):
     if frozen != "input":
         getattr(layer, frozen).requires_grad_(False)
     layer(x).sum().backward()
-    call_linear(layer.fc1, x).sum().backward()
+    project(layer.fc1, x).sum().backward()
     assert products
     assert (x.grad is None) == (frozen == "input")
     for name in ("fc1", "fc2"):
@@ -105,10 +102,11 @@ def test_layers_that_are_more_than_a_weight_are_called(products):
     seen = []
     handle = layer.fc1.register_forward_hook(lambda *call: seen.append(call[1][0]))
     hooked = layer(x)
-    call_linear(layer.fc1, x)
+    project(layer.fc1, x)
     handle.remove()
     assert len(seen) == 2
-    assert not products
+    assert products == [7]  # Those of the other layer.
+    products.clear()
     torch.testing.assert_close(layer(x), hooked, **CLOSE)
     assert len(products) == 6
     products.clear()
@@ -119,14 +117,14 @@ def test_layers_that_are_more_than_a_weight_are_called(products):
 
     layer.fc2.__class__ = Adapted
     torch.testing.assert_close(layer(x), hooked + 1, **CLOSE)
+    assert products == [7]
     dropping = Mlp(8, 32, 0.5)
     assert (dropping(torch.ones(64, 8)) == 0).any()
-    assert not products
 
 
 @pytest.mark.parametrize("layer", [Mlp(8, 32, 0.0), torch.nn.Linear(8, 5)])
 def test_what_onednn_is_not_for_goes_to_pytorch(products, layer):
-    call = layer if isinstance(layer, Mlp) else lambda x: call_linear(layer, x)
+    call = layer if isinstance(layer, Mlp) else lambda x: project(layer, x)
     x = torch.randn(7, 8)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert call(x).dtype == torch.bfloat16
@@ -149,20 +147,31 @@ def test_what_onednn_is_not_for_goes_to_pytorch(products, layer):
     assert not products
 
 
-def test_a_pytorch_whose_operator_differs_is_not_used_and_that_is_said(monkeypatch):
-    logged = []
-    monkeypatch.setattr(linear_module, "print_log", lambda text, _: logged.append(text))
-    for broken, reason in (
+@pytest.mark.parametrize(
+    ("broken", "reason"),
+    [
         (lambda *_: torch.zeros(3, 5), "differ"),
         (lambda *_: torch.ops.mkldnn.no_such_operator(), "no_such_operator"),
-    ):
-        linear_module._why_not_onednn.cache_clear()
-        linear_module._onednn_works.cache_clear()
-        monkeypatch.setattr(linear_module, "product", broken)
-        given = arguments(LINEAR_SHAPES)
+    ],
+)
+def test_a_pytorch_whose_operator_differs_is_not_used_and_that_is_said(
+    broken, reason, monkeypatch, caplog
+):
+    module.unavailable_reason.cache_clear()
+    log_once.cache_clear()
+    monkeypatch.setattr(module, "product", broken)
+    given = arguments(LINEAR_SHAPES)
+    for _ in range(2):
         torch.testing.assert_close(linear(*given), F.linear(*given))
-        linear(*given)
-        assert reason in logged[-1]
-    assert len(logged) == 2
-    linear_module._why_not_onednn.cache_clear()
-    linear_module._onednn_works.cache_clear()
+    module.unavailable_reason.cache_clear()
+    (line,) = caplog.messages
+    assert reason in line
+
+
+@pytest.mark.parametrize("without", [1, 2])
+def test_an_mlp_may_lack_biases(without):
+    layer = Mlp(8, 32, 0.0)
+    sizes = ((8, 32), (32, 8))[without - 1]
+    setattr(layer, f"fc{without}", torch.nn.Linear(*sizes, bias=False))
+    x = torch.randn(7, 8)
+    torch.testing.assert_close(layer(x), layer.fc2(F.gelu(layer.fc1(x))), **CLOSE)
