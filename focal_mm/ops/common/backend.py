@@ -46,6 +46,10 @@ class MapInputs:
 Inputs = TypeVar("Inputs", bound=MapInputs)
 
 
+def _no_reason(*_: MapInputs) -> str:
+    return ""
+
+
 @dataclass(frozen=True)
 class Backend(Generic[Inputs]):
     """One way to compute focal attention of one key selection.
@@ -53,14 +57,14 @@ class Backend(Generic[Inputs]):
     Attributes:
         name: Name to choose it by.
         run: Computes (B, H, W, h, d) from the inputs.
-        why_unavailable: The reason why it cannot run on this machine at all; empty
-            if it can.
-        why_unsupported: The reason why it cannot run these inputs; empty if it can.
+        unavailable_reason: Says why it cannot run on this machine at all; empty if it
+            can.
+        unsupported_reason: Says why it cannot run these inputs; empty if it can.
         preferred_on: Type of the devices on which it comes before the others.
     """
 
     name: str
     run: Callable[[Inputs], Tensor]
-    why_unavailable: Callable[[], str]
-    why_unsupported: Callable[[Inputs], str]
+    unavailable_reason: Callable[[], str] = _no_reason
+    unsupported_reason: Callable[[Inputs], str] = _no_reason
     preferred_on: str = ""

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 
 import torch
-from mmengine.logging import print_log
 from torch import Tensor
 
 from focal_mm.ops.common.backend import Backend, Inputs, MapInputs
+from focal_mm.ops.common.log import log_once
 
 
 def check_backend_name(name: str, backends: Sequence[Backend]) -> None:
@@ -17,11 +16,6 @@ def check_backend_name(name: str, backends: Sequence[Backend]) -> None:
     allowed = ["auto", *(backend.name for backend in backends)]
     if name not in allowed:
         raise ValueError(f"attn_backend must be one of {allowed}, got {name!r}")
-
-
-@functools.lru_cache(maxsize=64)
-def _log_once(message: str) -> None:
-    print_log(message, logger="current")
 
 
 def choose_backend(
@@ -38,11 +32,11 @@ def choose_backend(
     for backend in sorted(backends, key=lambda b: b.preferred_on != device):
         if name not in ("auto", backend.name):
             continue
-        reason = backend.why_unavailable() or backend.why_unsupported(inputs)
+        reason = backend.unavailable_reason() or backend.unsupported_reason(inputs)
         if not reason:
             if passed_over and not torch.compiler.is_compiling():
                 reasons = "; ".join(passed_over)
-                _log_once(f"focal attention runs on {backend.name!r}: {reasons}")
+                log_once(f"focal attention runs on {backend.name!r}: {reasons}")
             return backend
         passed_over.append(f"{backend.name!r} cannot run because {reason}")
     raise ValueError(f"focal attention: {'; '.join(passed_over)}")

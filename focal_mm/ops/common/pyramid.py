@@ -8,13 +8,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from focal_mm.ops.common.transforms import is_watched
+
 
 def cached_by_size(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """Cache a tensor-valued function of hashable sizes.
 
-    A compiler traces the plain function instead, so that its own stand-ins for
-    tensors do not end up in the cache. Tensors are never made in inference mode:
-    autograd could not use them afterwards.
+    Where operators are followed, the plain function runs instead, so that a compiler's
+    or a transform's own stand-ins for tensors do not end up in the cache. Tensors are
+    never made in inference mode: autograd could not use them afterwards.
     """
 
     @functools.lru_cache(maxsize=64)
@@ -24,7 +26,7 @@ def cached_by_size(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @functools.wraps(function)
     def wrapper(*sizes: object) -> Tensor:
-        return function(*sizes) if torch.compiler.is_compiling() else build(*sizes)
+        return function(*sizes) if is_watched() else build(*sizes)
 
     return wrapper
 

@@ -6,16 +6,10 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from focal_mm.ops.common.backend import Backend
 from focal_mm.ops.common.dispatch import check_maps, check_shape, choose_backend
+from focal_mm.ops.registry import BACKENDS
 from focal_mm.ops.topk.geometry import TopKGeometry, bias_table_size
 from focal_mm.ops.topk.inputs import TopKInputs
-from focal_mm.ops.topk.naive import NAIVE_TOPK
-from focal_mm.ops.topk.sdpa import SDPA_TOPK
-from focal_mm.ops.topk.triton import TRITON_TOPK
-
-TOPK_BACKENDS: tuple[Backend[TopKInputs], ...] = (SDPA_TOPK, TRITON_TOPK, NAIVE_TOPK)
-"""The backends of :func:`topk_attention`, in order of preference."""
 
 
 def _check(inputs: TopKInputs) -> None:
@@ -85,4 +79,4 @@ def topk_attention(
         dropout_p=dropout_p,
     )
     _check(inputs)
-    return choose_backend(backend, inputs, TOPK_BACKENDS).run(inputs)
+    return choose_backend(backend, inputs, BACKENDS["topk"]).run(inputs)

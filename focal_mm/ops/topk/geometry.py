@@ -191,25 +191,24 @@ def _unflatten(sizes: Sequence[int]) -> tuple[Level, ...]:
     return tuple(Level(*sizes[start : start + fields]) for start in starts)
 
 
-if hasattr(torch.library, "custom_op"):
-    # An operator of its own: a compiler would otherwise trace the search for the
-    # closest tokens and repeat it in every forward. Before PyTorch 2.4 it does.
+# An operator of its own: a compiler would otherwise trace the search for the closest
+# tokens and repeat it in every forward.
+@torch.library.custom_op(
+    "focal_mm::closest_keys",
+    mutates_args=(),
+    schema="(int[] sizes, Device device) -> Tensor",
+)
+def _closest_keys_op(sizes: Sequence[int], device: torch.device) -> Tensor:
+    # A compiler may write to the memory of an operator's result.
+    return _closest_keys(_unflatten(sizes), device).clone()
 
-    @torch.library.custom_op(
-        "focal_mm::closest_keys",
-        mutates_args=(),
-        schema="(int[] sizes, Device device) -> Tensor",
-    )
-    def _closest_keys_op(sizes: Sequence[int], device: torch.device) -> Tensor:
-        # A compiler may write to the memory of an operator's result.
-        return _closest_keys(_unflatten(sizes), device).clone()
 
-    @_closest_keys_op.register_fake
-    def _(sizes: Sequence[int], device: torch.device) -> Tensor:
-        levels = _unflatten(sizes)
-        windows = levels[0].rows * levels[0].cols
-        keys = sum(level.num_keys for level in levels)
-        return torch.empty((2, windows, keys), dtype=torch.int64, device=device)
+@_closest_keys_op.register_fake
+def _(sizes: Sequence[int], device: torch.device) -> Tensor:
+    levels = _unflatten(sizes)
+    windows = levels[0].rows * levels[0].cols
+    keys = sum(level.num_keys for level in levels)
+    return torch.empty((2, windows, keys), dtype=torch.int64, device=device)
 
 
 def closest_keys(levels: tuple[Level, ...], device: torch.device) -> Tensor:
@@ -224,6 +223,6 @@ def closest_keys(levels: tuple[Level, ...], device: torch.device) -> Tensor:
         end. Second: the displacement (window centre - key) of each; those from
         ``-reach`` to ``reach`` of both axes are numbered row by row, level after level.
     """
-    if torch.compiler.is_compiling() and hasattr(torch.library, "custom_op"):
+    if torch.compiler.is_compiling():
         return _closest_keys_op([size for level in levels for size in level], device)
     return _closest_keys(levels, device)

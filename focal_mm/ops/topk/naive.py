@@ -65,9 +65,4 @@ def naive_topk_attention(inputs: TopKInputs) -> Tensor:
     return unwindow(torch.stack(outputs, dim=1), inputs.grid, size)
 
 
-NAIVE_TOPK = Backend(
-    name="naive",
-    run=naive_topk_attention,
-    why_unavailable=lambda: "",
-    why_unsupported=lambda inputs: "",
-)
+NAIVE_TOPK = Backend("naive", naive_topk_attention)

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from focal_mm.ops.common.backend import Backend
 from focal_mm.ops.common.pyramid import at_least_float32
+from focal_mm.ops.common.sdpa import biased_attention
 from focal_mm.ops.common.windows import unwindow, window
 from focal_mm.ops.topk.geometry import closest_keys
 from focal_mm.ops.topk.inputs import TopKInputs
@@ -54,21 +55,16 @@ def sdpa_topk_attention(inputs: TopKInputs) -> Tensor:
     value = _gather(inputs.value, inputs.pooled_values, index)
     bias = _bias(inputs, displacements).to(query.dtype)
     # Windows take the place of heads, so that one bias serves the whole batch.
-    output = F.scaled_dot_product_attention(
+    output = biased_attention(
         query.flatten(1, 2),
         key.flatten(1, 2),
         value.flatten(1, 2),
-        attn_mask=bias.flatten(0, 1)[None],
-        dropout_p=inputs.dropout_p,
-        scale=inputs.scale,
+        bias.flatten(0, 1)[None],
+        inputs.dropout_p,
+        inputs.scale,
     )
     output = output.view(query.shape).transpose(2, 3)
     return unwindow(output, inputs.grid, size)
 
 
-SDPA_TOPK = Backend(
-    name="sdpa",
-    run=sdpa_topk_attention,
-    why_unavailable=lambda: "",
-    why_unsupported=lambda inputs: "",
-)
+SDPA_TOPK = Backend("sdpa", sdpa_topk_attention)

@@ -3,37 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from torch import Tensor
 
 from focal_mm.ops.common.dispatch import check_maps, check_shape, choose_backend
-from focal_mm.ops.window.backends import BACKENDS
+from focal_mm.ops.registry import BACKENDS
 from focal_mm.ops.window.geometry import FocalGeometry
 from focal_mm.ops.window.inputs import AttentionInputs
-
-
-class BackendSupport(NamedTuple):
-    """Whether a backend can run on this machine.
-
-    Attributes:
-        name: The backend.
-        ok: Whether it can.
-        reason: Why it cannot; empty if it can.
-    """
-
-    name: str
-    ok: bool
-    reason: str
-
-
-def backend_support() -> list[BackendSupport]:
-    """All backends in order of preference, with the reason where one cannot run."""
-    support = []
-    for backend in BACKENDS:
-        reason = backend.why_unavailable()
-        support.append(BackendSupport(backend.name, not reason, reason))
-    return support
 
 
 def _check(inputs: AttentionInputs) -> None:
@@ -110,4 +86,4 @@ def focal_attention(
         dropout_p=dropout_p,
     )
     _check(inputs)
-    return choose_backend(backend, inputs, BACKENDS).run(inputs)
+    return choose_backend(backend, inputs, BACKENDS["window"]).run(inputs)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from focal_mm.ops.common.backend import Backend
+from focal_mm.ops.common.sdpa import biased_attention
 from focal_mm.ops.common.windows import unwindow
 from focal_mm.ops.window.geometry import FocalGeometry
 from focal_mm.ops.window.halo import key_bias, key_mask, pad_region, squares, wrap
@@ -27,16 +27,40 @@ def _keys(
     return torch.cat([group.flatten(4, 5) for group in groups], dim=4)
 
 
-def sdpa_attention(inputs: AttentionInputs) -> Tensor:
-    """Focal attention without rolls and without duplicate keys."""
-    geometry, (rows, cols) = inputs.geometry, inputs.grid
-    batch, _, _, heads, channels = inputs.query.shape
-    area, windows = geometry.window_area, rows * cols
+def attend(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    *pooled: Tensor,
+    geometry: FocalGeometry,
+    scale: float,
+    dropout_p: float = 0.0,
+) -> Tensor:
+    """Focal attention with the biases of all keys together.
 
-    key = _keys(inputs.key, inputs.pooled_keys, geometry)
-    value = _keys(inputs.value, inputs.pooled_values, geometry)
-    query = squares(inputs.query, geometry.window_size, geometry.window_size)
-    bias, mask = key_bias(inputs), key_mask(inputs)
+    Args:
+        query: (B, H, W, h, d).
+        key: As ``query``.
+        value: As ``query``.
+        bias: (h, s², keys), see :func:`~focal_mm.ops.window.halo.key_bias`.
+        mask: (windows, 1 or s², keys) or None.
+        *pooled: Keys of each coarse level, then values, (B, Hk, Wk, h, d).
+        geometry: The sizes.
+        scale: Factor of the queries.
+        dropout_p: Probability with which attention weights are dropped.
+
+    Returns:
+        (B, H, W, h, d).
+    """
+    batch, height, width, heads, channels = query.shape
+    size, area, levels = geometry.window_size, bias.shape[1], geometry.coarse_levels
+    rows, cols = height // size, width // size
+    windows, dtype = rows * cols, query.dtype
+    key = _keys(key, pooled[:levels], geometry)
+    value = _keys(value, pooled[levels:], geometry)
+    query = squares(query, size, size)
     if mask is None:
         shape = (batch * windows, heads)
         logits = bias[None]
@@ -44,21 +68,32 @@ def sdpa_attention(inputs: AttentionInputs) -> Tensor:
         # Windows take the place of heads, so that one mask serves the whole batch.
         shape = (batch, windows * heads)
         logits = (bias + mask[:, None]).flatten(0, 1)[None]
-    output = F.scaled_dot_product_attention(
+    output = biased_attention(
         query.reshape(*shape, area, channels),
         key.reshape(*shape, -1, channels),
         value.reshape(*shape, -1, channels),
-        attn_mask=logits.to(inputs.query.dtype),
-        dropout_p=inputs.dropout_p,
-        scale=inputs.scale,
+        logits.to(dtype),
+        dropout_p,
+        scale,
     )
     output = output.view(batch, windows, heads, area, channels).transpose(2, 3)
-    return unwindow(output, (rows, cols), geometry.window_size)
+    return unwindow(output, (rows, cols), size)
 
 
-SDPA = Backend(
-    name="sdpa",
-    run=sdpa_attention,
-    why_unavailable=lambda: "",
-    why_unsupported=lambda inputs: "",
-)
+def sdpa_attention(inputs: AttentionInputs) -> Tensor:
+    """Focal attention without rolls and without duplicate keys."""
+    return attend(
+        inputs.query,
+        inputs.key,
+        inputs.value,
+        key_bias(inputs),
+        key_mask(inputs),
+        *inputs.pooled_keys,
+        *inputs.pooled_values,
+        geometry=inputs.geometry,
+        scale=inputs.scale,
+        dropout_p=inputs.dropout_p,
+    )
+
+
+SDPA = Backend("sdpa", sdpa_attention)

@@ -13,7 +13,7 @@ from focal_mm.layers import TopKAttention
 from focal_mm.ops import TopKGeometry, topk_attention
 from focal_mm.ops.topk.triton import TRITON_TOPK
 
-if TRITON_TOPK.why_unavailable():
+if TRITON_TOPK.unavailable_reason():
     pytest.skip(
         "no GPU here, and TRITON_INTERPRET=1 is for a process of its own, which "
         "test_triton.py starts",
@@ -22,12 +22,8 @@ if TRITON_TOPK.why_unavailable():
 
 from focal_mm.ops.topk.triton import launch, ops
 from focal_mm.ops.window.triton import settings
-from tests.ops.topk.test_topk_attention import (
-    check_in_its_dtype,
-    make_case,
-    run,
-    tensors_of,
-)
+from tests.ops.cases import check_in_its_dtype, run, tensors_of
+from tests.ops.topk.test_topk_attention import make_case
 
 DEVICE = "cpu" if settings.interpreted() else "cuda"
 CASES = {

@@ -9,7 +9,8 @@ from focal_mm.ops import FocalGeometry
 from focal_mm.ops.window.cpu import loading
 from focal_mm.ops.window.cpu.chunks import plan_chunks, wrapped_parts
 from focal_mm.ops.window.geometry import OUTSIDE_LOGIT
-from tests.ops.window.test_focal_attention import random_case, run
+from tests.ops.cases import run
+from tests.ops.window.test_focal_attention import random_case
 
 
 @given(

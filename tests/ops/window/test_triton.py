@@ -1,6 +1,5 @@
 """When the Triton kernels are chosen, and where they cannot run, why."""
 
-import dataclasses
 import os
 import subprocess
 import sys
@@ -9,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from focal_mm.ops import FocalGeometry, focal_attention, functional
-from focal_mm.ops.window import BACKENDS
+from focal_mm.ops import FocalGeometry, focal_attention
 from focal_mm.ops.window.triton import TRITON, backend
 
 HERE = Path(__file__).parent
@@ -88,8 +86,8 @@ def test_machine_that_cannot_run_them_says_why(installed, cuda, reason, monkeypa
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     backend._why_unavailable.cache_clear()
     try:
-        assert reason in TRITON.why_unavailable()
-        assert bool(reason) == bool(TRITON.why_unavailable())
+        assert reason in TRITON.unavailable_reason()
+        assert bool(reason) == bool(TRITON.unavailable_reason())
     finally:
         backend._why_unavailable.cache_clear()
 
@@ -103,22 +101,3 @@ def test_devices_that_cannot_run_them_are_named(monkeypatch):
         assert "has 7.5" in backend._why_not_on(torch.device("cuda", 0))
     finally:
         backend._why_not_on.cache_clear()
-
-
-@pytest.mark.parametrize(("device", "tried"), [("cpu", []), ("meta", ["triton"])])
-def test_auto_tries_a_backend_first_on_its_device_only(device, tried, monkeypatch):
-    """With the meta device in the place of a GPU."""
-    asked = []
-
-    def refuse():
-        asked.append("triton")
-        return "this test says so"
-
-    twin = dataclasses.replace(TRITON, why_unavailable=refuse, preferred_on="meta")
-    backends = tuple(twin if b is TRITON else b for b in BACKENDS)
-    monkeypatch.setattr(functional, "BACKENDS", backends)
-    logged = []
-    monkeypatch.setattr(functional, "_log_once", logged.append)
-    focal_attention(**arguments(device=device))
-    assert asked == tried
-    assert len(logged) == len(tried)

@@ -14,7 +14,7 @@ from focal_mm.layers.attention import FocalAttention
 from focal_mm.ops import FocalGeometry, focal_attention
 from focal_mm.ops.window.triton import TRITON
 
-if TRITON.why_unavailable():
+if TRITON.unavailable_reason():
     pytest.skip(
         "no GPU here, and TRITON_INTERPRET=1 is for a process of its own, which "
         "test_triton.py starts",

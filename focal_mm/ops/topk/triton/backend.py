@@ -31,7 +31,7 @@ def triton_topk_attention(inputs: TopKInputs) -> Tensor:
 TRITON_TOPK = Backend(
     name="triton",
     run=triton_topk_attention,
-    why_unavailable=why_unavailable,
-    why_unsupported=why_unsupported,
+    unavailable_reason=why_unavailable,
+    unsupported_reason=why_unsupported,
     # Not preferred on CUDA before the kernels have run on a GPU: by name only.
 )

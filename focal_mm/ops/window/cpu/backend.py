@@ -8,22 +8,28 @@ weights of each chunk again.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from focal_mm.ops.common.backend import Backend
+from focal_mm.ops.common.log import log_once
+from focal_mm.ops.common.transforms import is_ordinary, plain_backward
 from focal_mm.ops.window.cpu.gradients import KeyGradients
 from focal_mm.ops.window.cpu.loading import ChunkLoader
+from focal_mm.ops.window.geometry import FocalGeometry
 from focal_mm.ops.window.halo import key_bias, key_mask
 from focal_mm.ops.window.inputs import AttentionInputs
+from focal_mm.ops.window.sdpa import attend
 
 
 class _ChunkedAttention(torch.autograd.Function):
-    """(B, H, W, h, d) from the arguments of :class:`ChunkLoader`, the pooled last."""
+    """(B, H, W, h, d) from the arguments of :class:`ChunkLoader`, the sizes first."""
 
     @staticmethod
-    def forward(ctx, query, key, value, bias, mask, geometry, scale, *pooled):
+    def forward(ctx, geometry, scale, query, key, value, bias, mask, *pooled):
         ctx.save_for_backward(query, key, value, bias, mask, *pooled)
         ctx.sizes = geometry, scale
         loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry, scale)
@@ -39,10 +45,13 @@ class _ChunkedAttention(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx, gradient):
-        query, key, value, bias, mask, *pooled = ctx.saved_tensors
-        geometry, scale = ctx.sizes
+        (geometry, scale), inputs = ctx.sizes, ctx.saved_tensors
+        plain = functools.partial(_attend_plainly, geometry=geometry, scale=scale)
+        gradients = plain_backward(plain, inputs, ctx.needs_input_grad[2:], gradient)
+        if gradients is not None:
+            return None, None, *gradients
+        query, key, value, bias, mask, *pooled = inputs
         loader = ChunkLoader(query, key, value, bias, mask, pooled, geometry, scale)
         gradients = loader.windows(gradient)
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
@@ -74,39 +83,46 @@ class _ChunkedAttention(torch.autograd.Function):
             target.copy_(loaded.query.view(target.shape))
         (grad_key, *grad_pooled), (grad_value, *more) = sums.finish(key.dtype)
         grad_bias = grad_bias[..., : bias.shape[-1]]
-        grads = (grad_query, grad_key, grad_value, grad_bias, None, None, None)
+        grads = (None, None, grad_query, grad_key, grad_value, grad_bias, None)
         return *grads, *grad_pooled, *more
 
 
+def _attend_plainly(
+    *tensors: Tensor | None, geometry: FocalGeometry, scale: float
+) -> Tensor:
+    """The same by operators that have derivatives of all orders."""
+    with sdpa_kernel(SDPBackend.MATH):
+        return attend(*tensors, geometry=geometry, scale=scale)
+
+
 def cpu_attention(inputs: AttentionInputs) -> Tensor:
-    """Focal attention, a chunk of windows at a time."""
-    return _ChunkedAttention.apply(
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        key_bias(inputs),
-        key_mask(inputs),
-        inputs.geometry,
-        inputs.scale,
-        *inputs.pooled_keys,
-        *inputs.pooled_values,
+    """Focal attention, a chunk of windows at a time.
+
+    Where a transform follows the call, 'sdpa' computes it.
+    """
+    tensors = (
+        *(inputs.query, inputs.key, inputs.value),
+        *(key_bias(inputs), key_mask(inputs)),
+        *(*inputs.pooled_keys, *inputs.pooled_values),
     )
+    if is_ordinary(*tensors):
+        return _ChunkedAttention.apply(inputs.geometry, inputs.scale, *tensors)
+    if not torch.compiler.is_compiling():
+        log_once("focal attention runs on 'sdpa' where something follows its tensors")
+    return attend(*tensors, geometry=inputs.geometry, scale=inputs.scale)
 
 
-def _why_unsupported(inputs: AttentionInputs) -> str:
+def _unsupported_reason(inputs: AttentionInputs) -> str:
     if inputs.query.device.type != "cpu":
         return f"its inputs are on {inputs.query.device}"
     if inputs.dropout_p:
         return "it does not drop attention weights"
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return "a compiler does better with the whole map at once"
     return ""
 
 
 CPU = Backend(
     name="cpu",
     run=cpu_attention,
-    why_unavailable=lambda: "",
-    why_unsupported=_why_unsupported,
+    unsupported_reason=_unsupported_reason,
     preferred_on="cpu",
 )

@@ -6,8 +6,8 @@ import functools
 import importlib.util
 
 import torch
-from mmengine.utils import digit_version
 from torch import Tensor
+from torch.torch_version import TorchVersion
 
 from focal_mm.ops.common.backend import Backend, MapInputs
 from focal_mm.ops.window.halo import key_bias as merged_bias
@@ -45,7 +45,7 @@ def _why_unavailable() -> str:
         return "triton is not installed"
     import triton
 
-    if digit_version(triton.__version__) < digit_version(MIN_TRITON):
+    if TorchVersion(triton.__version__) < MIN_TRITON:
         return f"triton {MIN_TRITON} or newer is needed, this is {triton.__version__}"
     if not torch.cuda.is_available() and not _interpreted():
         return (
@@ -137,7 +137,7 @@ def triton_attention(inputs: AttentionInputs) -> Tensor:
 TRITON = Backend(
     name="triton",
     run=triton_attention,
-    why_unavailable=why_unavailable,
-    why_unsupported=why_unsupported,
+    unavailable_reason=why_unavailable,
+    unsupported_reason=why_unsupported,
     # Not preferred on CUDA before the kernels have run on a GPU: by name only.
 )
