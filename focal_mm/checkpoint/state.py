@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from focal_mm.checkpoint import interpolate
 from focal_mm.checkpoint.errors import CheckpointError
 from focal_mm.checkpoint.released import DERIVED_BUFFER, convert_released, is_released
+from focal_mm.layers import ATTENTIONS
 
 _TABLE = re.compile(
     r"relative_position_bias_table|absolute_pos_embed|pool_layers\.|gamma_[12]$"
@@ -19,8 +20,8 @@ _TABLE = re.compile(
 """What a checkpoint of the same network may lack or have in another size."""
 
 _KEY_SELECTION = {
-    "topk": re.compile(r"\.attn\.coord2rpb_all\."),
-    "window": re.compile(r"\.attn\.relative_position_bias_table"),
+    name: re.compile(rf"\.attn\.{attention.bias_name}")
+    for name, attention in ATTENTIONS.items()
 }
 """The position biases by which one knows a key selection, as the backbone calls it."""
 

@@ -1,6 +1,7 @@
 """Modules that own parameters: embedding, pooling, attention, block."""
 
 from focal_mm.layers.attention import (
+    ATTENTIONS,
     FocalAttention,
     MultiLevelAttention,
     TopKAttention,
@@ -10,6 +11,7 @@ from focal_mm.layers.patch_embed import PatchEmbed, make_downsample, make_stem
 from focal_mm.layers.pooling import POOLINGS, SubWindowPooling
 
 __all__ = [
+    "ATTENTIONS",
     "POOLINGS",
     "FocalAttention",
     "FocalBlock",

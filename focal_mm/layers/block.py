@@ -6,11 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from focal_mm.layers.attention import attention_of
+from focal_mm.layers.attention import MultiLevelAttention
 from focal_mm.layers.drop_path import DropPath
 from focal_mm.layers.mlp import Mlp
 from focal_mm.layers.pooling import SubWindowPooling, centre_to
-from focal_mm.ops.common.pyramid import WindowPyramid
 
 
 class FocalBlock(nn.Module):
@@ -18,51 +17,32 @@ class FocalBlock(nn.Module):
 
     Args:
         embed_dims: Channels C.
-        num_heads: Attention heads.
-        geometry: The sizes of the attention; its type decides the key selection.
+        attn: The attention, whose geometry is the block's.
         focal_pool: How sub-windows are pooled.
         mlp_ratio: Hidden channels of the MLP over C.
-        qkv_bias: See :class:`MultiLevelAttention`.
-        qk_scale: See :class:`MultiLevelAttention`.
-        drop_rate: Dropout of the projections.
-        attn_drop_rate: Dropout of the attention weights.
+        drop_rate: Dropout of the MLP.
         drop_path_rate: Stochastic depth of both branches.
         layer_scale_init_value: Start value of LayerScale; None for no LayerScale.
-        attn_backend: See :class:`MultiLevelAttention`.
     """
 
     def __init__(
         self,
         embed_dims: int,
-        num_heads: int,
-        geometry: WindowPyramid,
+        attn: MultiLevelAttention,
         focal_pool: str = "fc",
         mlp_ratio: float = 4.0,
-        qkv_bias: bool = True,
-        qk_scale: float | None = None,
         drop_rate: float = 0.0,
-        attn_drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale_init_value: float | None = None,
-        attn_backend: str = "auto",
     ) -> None:
         super().__init__()
-        self.geometry = geometry
+        geometry = self.geometry = attn.geometry
         self.norm1 = nn.LayerNorm(embed_dims)
         self.pool_layers = nn.ModuleList(
             SubWindowPooling(focal_pool, geometry.sub_window_size(level), embed_dims)
             for level in range(geometry.coarse_levels)
         )
-        self.attn = attention_of(geometry)(
-            embed_dims,
-            num_heads,
-            geometry,
-            qkv_bias=qkv_bias,
-            qk_scale=qk_scale,
-            attn_drop_rate=attn_drop_rate,
-            proj_drop_rate=drop_rate,
-            backend=attn_backend,
-        )
+        self.attn = attn
         self.norm2 = nn.LayerNorm(embed_dims)
         self.mlp = Mlp(embed_dims, int(embed_dims * mlp_ratio), drop_rate)
         self.drop_path = DropPath(drop_path_rate)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping, Sequence
 
@@ -14,11 +15,11 @@ from torch import Tensor, nn
 from focal_mm.checkpoint.init import init_from_checkpoint, pretrained_of
 from focal_mm.checkpoint.interpolate import resize_pos_embed
 from focal_mm.checkpoint.state import adapt_state_dict
-from focal_mm.layers import FocalBlock, make_downsample, make_stem
+from focal_mm.layers import ATTENTIONS, FocalBlock, make_downsample, make_stem
 from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
 from focal_mm.models.stage import FocalStage
-from focal_mm.ops import BACKENDS, TOPK_BACKENDS, check_backend_name
+from focal_mm.ops import BACKENDS, check_backend_name
 
 
 @MODELS.register_module()
@@ -77,8 +78,8 @@ class FocalTransformer(BaseModule):
         frozen_stages: Stem and so many stages are frozen: -1 nothing, 0 the stem,
             1 the stem and the first stage, and so on.
         norm_eval: Keep norm layers in eval mode.
-        attn_backend: 'auto' or a backend of :func:`focal_mm.ops.backend_support`;
-            with ``key_selection='topk'`` one of :data:`focal_mm.ops.TOPK_BACKENDS`.
+        attn_backend: 'auto' or a backend that :func:`focal_mm.ops.backend_support`
+            lists for the key selection.
         key_selection: Which keys a window sees: 'window', those in fixed regions
             around it at each focal level (the paper's models), or 'topk', the
             closest ones of each level's whole map (Focal-fast).
@@ -151,15 +152,15 @@ class FocalTransformer(BaseModule):
             window_size=window_size,
             focal_levels=focal_levels,
             focal_pool=focal_pool,
-            expand_sizes=expand_sizes,
-            expand_layer=expand_layer,
-            focal_windows=focal_windows,
-            topk=topk,
-            use_shift=use_shift,
+            options=dict(
+                expand_sizes=expand_sizes,
+                expand_layer=expand_layer,
+                focal_windows=focal_windows,
+                topk=topk,
+                use_shift=use_shift or None,
+            ),
         )
-        check_backend_name(
-            attn_backend, TOPK_BACKENDS if key_selection == "topk" else BACKENDS
-        )
+        check_backend_name(attn_backend, BACKENDS[key_selection])
         drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
         embed_dims = self.arch.embed_dims
         self.num_features = [embed_dims * 2**i for i in range(self.num_stages)]
@@ -177,21 +178,25 @@ class FocalTransformer(BaseModule):
             nn.init.trunc_normal_(self.absolute_pos_embed, std=0.02)
         self.drop_after_pos = nn.Dropout(drop_rate)
         self.stages = nn.ModuleList()
+        attention = functools.partial(
+            ATTENTIONS[key_selection],
+            qkv_bias=qkv_bias,
+            qk_scale=qk_scale,
+            attn_drop_rate=attn_drop_rate,
+            proj_drop_rate=drop_rate,
+            backend=attn_backend,
+        )
         for stage, channels in enumerate(self.num_features):
+            heads = self.arch.num_heads[stage]
             blocks = [
                 FocalBlock(
                     channels,
-                    self.arch.num_heads[stage],
-                    geometry,
+                    attention(channels, heads, geometry),
                     focal_pool=focal_pool,
                     mlp_ratio=mlp_ratio,
-                    qkv_bias=qkv_bias,
-                    qk_scale=qk_scale,
                     drop_rate=drop_rate,
-                    attn_drop_rate=attn_drop_rate,
                     drop_path_rate=next(drop_paths),
                     layer_scale_init_value=layer_scale_init_value or None,
-                    attn_backend=attn_backend,
                 )
                 for geometry in geometries[stage]
             ]

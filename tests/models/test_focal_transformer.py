@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 import random
 
 import pytest
@@ -7,7 +8,7 @@ from mmengine.registry import MODELS
 
 from focal_mm import FocalTransformer
 from focal_mm.layers import FocalBlock
-from focal_mm.ops import functional
+from focal_mm.ops import BACKENDS
 
 LARGE = {"large": 196, "large_192": 192, "large_196": 196}
 QUICK_SEEDS = range(8)
@@ -337,15 +338,14 @@ def test_copies_pickles_and_compiles(selection, small_backbone):
 def test_backend_of_the_config_is_the_one_that_runs(small_backbone, monkeypatch):
     ran = []
     backends = tuple(
-        functional.Backend(
-            b.name,
-            lambda inputs, b=b: ran.append(b.name) or b.run(inputs),
-            b.why_unavailable,
-            b.why_unsupported,
+        dataclasses.replace(
+            b,
+            run=lambda inputs, b=b: ran.append(b.name) or b.run(inputs),
+            preferred_on="",
         )
-        for b in functional.BACKENDS
+        for b in BACKENDS["window"]
     )
-    monkeypatch.setattr(functional, "BACKENDS", backends)
+    monkeypatch.setitem(BACKENDS, "window", backends)
     x = torch.randn(1, 3, 16, 16)
     for name in ("naive", "sdpa"):
         ran.clear()
