@@ -10,7 +10,7 @@ from typing import Any
 
 from mmengine.config import Config
 
-from focal_mm.engine.config import walk
+from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
 
 
@@ -27,6 +27,9 @@ class Library:
         dump_metric: The metric that dumps predictions into a file.
         predictor: Name of its :class:`~focal_mm.engine.inferencers.Predictor`, which is
             imported when it is needed.
+        table_shape: The (height, width) of the image for which tables of the field
+            give FLOPs of a config's model. Raises UserError if the config does not
+            tell.
         dense: Whether its models find things in an image, not the class of the whole:
             their backbones come pretrained and their heads must know the classes.
         label_maps: Whether its metrics can write predictions as images.
@@ -42,11 +45,37 @@ class Library:
     show_dir: str | None
     dump_metric: str
     predictor: str
+    table_shape: Callable[[Config], tuple[int, int]]
     dense: bool = True
     label_maps: bool = False
     draws_tta: bool = True
     expands_home: bool = False
     default_tta: Callable[[dict, dict], tuple[dict, dict]] | None = None
+
+
+def _coco_shape(cfg: Config) -> tuple[int, int]:
+    return 800, 1280
+
+
+def _four_crops(cfg: Config) -> tuple[int, int]:
+    """The training crop's height by four times that: 512×2048."""
+    height, _ = _crop(cfg, "RandomCrop", "crop_size")
+    return height, 4 * height
+
+
+def _one_crop(cfg: Config) -> tuple[int, int]:
+    return _crop(cfg, "RandomResizedCrop", "scale")
+
+
+def _crop(cfg: Config, transform: str, argument: str) -> tuple[int, int]:
+    """The (height, width) to which the training pipeline crops."""
+    for _, node in walk(cfg.get("train_dataloader")):
+        if argument in node and type_name(node.get("type", "")) == transform:
+            size = node[argument]
+            return (size, size) if isinstance(size, int) else tuple(size)
+    raise UserError(
+        f"the config's train_dataloader has no {transform} to take a size from"
+    )
 
 
 def _tta_of_detectors(model: dict, pack: dict) -> tuple[dict, dict]:
@@ -75,6 +104,7 @@ _ALL = (
         show_dir="test_out_dir",
         dump_metric="DumpDetResults",
         predictor="focal_mm.engine.inferencers.Detector",
+        table_shape=_coco_shape,
         default_tta=_tta_of_detectors,
     ),
     Library(
@@ -84,6 +114,7 @@ _ALL = (
         show_dir=None,
         dump_metric="DumpResults",
         predictor="focal_mm.engine.inferencers.Segmentor",
+        table_shape=_four_crops,
         label_maps=True,
     ),
     Library(
@@ -93,6 +124,7 @@ _ALL = (
         show_dir="out_dir",
         dump_metric="DumpResults",
         predictor="focal_mm.engine.inferencers.Classifier",
+        table_shape=_one_crop,
         dense=False,
         draws_tta=False,
         expands_home=True,
