@@ -4,26 +4,211 @@ python tools/model_zoo.py configs/det            # updates configs/det/README.md
 python tools/model_zoo.py configs/* --check      # exit code 1 if one is out of date
 
 Run it from the root of the repository: a metafile's config paths start there.
+
+A metafile is in model-index format (https://github.com/paperswithcode/model-index)
+with two more keys:
+
+- ``Metadata.Source`` of a model says whose ``Parameters``, ``FLOPs`` and results these
+  are: ``paper``, say, or ``measured`` for this project's own.
+- ``Source`` of an entry of ``Results`` says so of that entry, where it differs. Thus a
+  figure of this project is added to a row of the paper as one more entry, of the same
+  task, dataset and metrics, with ``Source: measured``.
+
+Nothing else is particular to a task: metrics are whatever the entries name.
 """
 
 import argparse
+import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / "focal_mm").is_dir():
-    # A clone runs its own code, installed or not.
-    sys.path.insert(0, str(ROOT))
+import yaml
 
-from focal_mm.analysis.zoo import METAFILE, README, update_readme  # noqa: E402
-from focal_mm.engine.errors import UserError  # noqa: E402
+from focal_mm.engine.config import describe
+from focal_mm.engine.errors import UserError, run_guarded
+from focal_mm.engine.files import replacing
+from focal_mm.engine.options import Parser
+
+PROGRAM = "model_zoo.py"
+METAFILE, README = "metafile.yml", "README.md"
+MEASURED = "measured"
+BEGIN = "<!-- model zoo: written by tools/model_zoo.py from metafile.yml -->"
+END = "<!-- end of the model zoo -->"
+
+# Columns besides the results, where a model of the table has them.
+_COLUMNS = {
+    "Backbone": ("Backbone", str),
+    "Pretraining Data": ("Pretraining", str),
+    "Training Resolution": ("Resolution", str),
+    "Epochs": ("Epochs", str),
+    "Iterations": ("Iterations", str),
+    "Parameters": ("Params (M)", lambda value: f"{value / 1e6:.4g}"),
+    "FLOPs": ("FLOPs (G)", lambda value: f"{value / 1e9:.4g}"),
+}
+_TEXTS = ("Config", "Backbone", "Pretraining")
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One number of a model.
+
+    Attributes:
+        dataset: What it was measured on.
+        metric: Its name there.
+        source: Who says so; ``MEASURED`` is this project.
+        value: The number.
+        leading: Whether its entry names it first: such a metric is measured first.
+    """
+
+    dataset: str
+    metric: str
+    source: str
+    value: float
+    leading: bool
+
+
+def read_metafile(path: str | Path) -> dict[str, Any]:
+    """The ``Collections`` and ``Models`` of a metafile."""
+    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+
+
+def figures_of(model: dict[str, Any]) -> Iterator[Figure]:
+    """All results of an entry of ``Models``, in the metafile's order."""
+    for entry in model.get("Results") or []:
+        source = entry.get("Source", model["Metadata"]["Source"])
+        for index, (metric, value) in enumerate(entry["Metrics"].items()):
+            yield Figure(entry["Dataset"], metric, source, value, leading=not index)
+
+
+def zoo_tables(metafile: dict[str, Any], folder: Path) -> str:
+    """The tables of a metafile in Markdown, one per collection.
+
+    A column holds one metric of one dataset from one source. A figure that is leading
+    in its entry has a measured column beside it, empty until measured; others have it
+    once any of the table is measured.
+
+    Args:
+        metafile: As ``read_metafile`` returns it; its config paths are relative to the
+            working directory.
+        folder: Links are relative to it.
+
+    Returns:
+        Headings and tables, without a newline at the end.
+
+    Raises:
+        KeyError, TypeError, ValueError: If it is not in the format above.
+    """
+    models = {collection["Name"]: [] for collection in metafile["Collections"]}
+    for model in metafile["Models"]:
+        models[model["In Collection"]].append(model)
+    parts = []
+    for collection in metafile["Collections"]:
+        name, paper = collection["Name"], collection.get("Paper")
+        if models[name]:
+            title = f"[{name}]({paper['URL']})" if paper else name
+            parts += [f"### {title}", _table(models[name], folder)]
+    return "\n\n".join(parts)
+
+
+def _table(models: list[dict], folder: Path) -> str:
+    fields = [name for name in _COLUMNS if any(name in m["Metadata"] for m in models)]
+    columns = _result_columns(models)
+    datasets = list(dict.fromkeys(dataset for dataset, _, _ in columns))
+    head = ["Config", *(_COLUMNS[name][0] for name in fields)]
+    for dataset, metric, source in columns:
+        place = "" if dataset == datasets[0] else f", {dataset}"
+        head.append(f"{metric}{place} ({source})")
+    rows = [head, ["---" if name in _TEXTS else "--:" for name in head]]
+    for model in models:
+        link = os.path.relpath(model["Config"], folder)
+        row = [f"[{model['Name']}]({link})"]
+        for name in fields:
+            value = model["Metadata"].get(name)
+            row.append("" if value is None else _COLUMNS[name][1](value))
+        figures = {(f.dataset, f.metric, f.source): f.value for f in figures_of(model)}
+        row += [_metric_text(figures[c]) if c in figures else "" for c in columns]
+        rows.append(row)
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _result_columns(models: list[dict]) -> list[tuple[str, str, str]]:
+    """Dataset, metric and source of each column, dataset by dataset."""
+    figures = [figure for model in models for figure in figures_of(model)]
+    columns = []
+    for dataset in dict.fromkeys(figure.dataset for figure in figures):
+        here = [figure for figure in figures if figure.dataset == dataset]
+        for metric in dict.fromkeys(figure.metric for figure in here):
+            alike = [figure for figure in here if figure.metric == metric]
+            sources = dict.fromkeys(figure.source for figure in alike)
+            published = [source for source in sources if source != MEASURED]
+            if MEASURED in sources or any(figure.leading for figure in alike):
+                published.append(MEASURED)
+            columns += [(dataset, metric, source) for source in published]
+    return columns
+
+
+def _metric_text(value: float) -> str:
+    """One decimal, or two where the second says something."""
+    return f"{value:.2f}".removesuffix("0")
+
+
+def update_readme(folder: Path, check: bool = False) -> bool:
+    """Bring the zoo of a folder's README up to date with its metafile.
+
+    Args:
+        folder: Holds ``metafile.yml`` and ``README.md``; the latter has the two
+            markers, ``BEGIN`` and ``END``, each on a line of its own.
+        check: Leave the file as it is.
+
+    Returns:
+        Whether it was up to date before.
+
+    Raises:
+        UserError: If a file or a marker is missing, the metafile is not in its format,
+            or the README cannot be written.
+    """
+    metafile, readme = folder / METAFILE, folder / README
+    try:
+        tables = zoo_tables(read_metafile(metafile), folder)
+        text = readme.read_text(encoding="utf-8")
+    except OSError as error:
+        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
+    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        raise UserError(
+            f"{metafile} is not a metafile in model-index format: {describe(error)}"
+        ) from None
+    before, begin, rest = text.partition(f"{BEGIN}\n")
+    _, end, after = rest.partition(f"{END}\n")
+    if not begin or not end:
+        raise UserError(
+            f"{readme} has no place for the zoo: it needs the lines {BEGIN!r} and "
+            f"{END!r}, in this order"
+        )
+    new = f"{before}{BEGIN}\n\n{tables}\n\n{END}\n{after}"
+    if new != text and not check:
+        with replacing(readme) as partial:
+            partial.write_text(new, encoding="utf-8")
+    return new == text
+
+
+def run(folders: Sequence[Path], check: bool) -> None:
+    outdated = [str(folder) for folder in folders if not update_readme(folder, check)]
+    if check and outdated:
+        raise UserError(
+            f"out of date: run python tools/model_zoo.py {' '.join(outdated)}"
+        )
+    print(f"written: {' '.join(outdated)}" if outdated else "up to date")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    parser = Parser(
+        prog=PROGRAM,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
         "folders",
@@ -38,22 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         help="write nothing; exit code 1 if a README is out of date",
     )
     args = parser.parse_args(argv)
-    try:
-        current = {folder: update_readme(folder, args.check) for folder in args.folders}
-    except UserError as error:
-        print(f"model_zoo: {error}", file=sys.stderr)
-        return 1
-    outdated = [str(folder) for folder, is_current in current.items() if not is_current]
-    if args.check and outdated:
-        print(
-            "model_zoo: a README is out of date: run python tools/model_zoo.py "
-            f"{' '.join(outdated)}",
-            file=sys.stderr,
-        )
-        return 1
-    for folder, is_current in current.items():
-        print(f"{folder / README}: {'up to date' if is_current else 'written'}")
-    return 0
+    return run_guarded(PROGRAM, lambda: run(args.folders, args.check))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
 from torch import nn
 
-from focal_mm.analysis import zoo
+from tools import model_zoo as zoo
 
 ROOT = Path(__file__).parents[2]
 

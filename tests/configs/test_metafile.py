@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from focal_mm.analysis import zoo
+from tools import model_zoo as zoo
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in (ROOT / "configs").glob("*/metafile.yml"))

@@ -8,7 +8,7 @@ import pytest
 import yaml
 from mmengine.config import Config
 
-from focal_mm.analysis import zoo
+from tools import model_zoo as zoo
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("seg", "cls")
