@@ -7,19 +7,14 @@ import os
 import sys
 import warnings
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import asdict
 
-ROOT = Path(__file__).resolve().parents[1]
-if (ROOT / "focal_mm").is_dir():
-    # A clone runs its own code, installed or not.
-    sys.path.insert(0, str(ROOT))
+from focal_mm.engine.complexity import Complexity, measure
+from focal_mm.engine.config import describe, load_config
+from focal_mm.engine.errors import UserError, run_guarded
+from focal_mm.engine.options import Parser, add_cfg_options
 
-try:
-    from focal_mm.analysis.complexity import Complexity, measure
-    from focal_mm.engine import UserError, cli
-except ModuleNotFoundError as error:
-    sys.exit(f"get_flops.py: {error} (this is {sys.executable})")
-
+PROGRAM = "get_flops.py"
 EPILOG = """\
 FLOPs are multiply-adds, as in the tables of the field: convolutions, linear layers,
 and the products of attention; of a two-stage detector with 1000 proposals and 100
@@ -32,8 +27,8 @@ activations), all as whole numbers, and parts (params and flops of each module).
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = cli.Parser(
-        prog="get_flops.py",
+    parser = Parser(
+        prog=PROGRAM,
         description="Parameters and FLOPs of the models of configs.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -49,13 +44,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
         "classification",
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=cli.Options,
-        metavar="KEY=VALUE",
-        help="change settings of the configs: model.backbone.use_conv_embed=True",
-    )
+    add_cfg_options(parser)
     args = parser.parse_args(argv)
     if args.shape and min(args.shape) < 1:
         parser.error(f"--shape must be positive, got {args.shape[0]} {args.shape[1]}")
@@ -68,20 +57,12 @@ def count(config: str, args: argparse.Namespace) -> Complexity:
     Raises:
         UserError: If it cannot be read, built, or run with an image of this size.
     """
-    for_config = argparse.Namespace(
-        config=config,
-        cfg_options=args.cfg_options,
-        launcher="none",
-        work_dir=None,
-        local_rank=0,
-    )
-    cfg = cli.load_config(for_config)
+    cfg = load_config(config, args.cfg_options)
     try:
-        return measure(cfg, tuple(args.shape) if args.shape else None)
+        return measure(cfg, args.shape)
     except Exception as error:
         # Whatever the libraries raise, it is the config or the shape that does not do.
-        text = " ".join(str(error).split())
-        raise UserError(f"{config}: {type(error).__name__}: {text}") from error
+        raise UserError(f"{config}: {describe(error)}") from error
 
 
 def table(rows: dict[str, Complexity]) -> str:
@@ -98,10 +79,8 @@ def table(rows: dict[str, Complexity]) -> str:
     return "\n".join([*lines, "FLOPs are multiply-adds; --help says what is counted."])
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    args = parse_args(argv)
-    rows, failed = {}, False
+def run(args: argparse.Namespace) -> int:
+    rows = {}
     for number, config in enumerate(args.configs, start=1):
         print(f"[{number}/{len(args.configs)}] {config}", file=sys.stderr)
         try:
@@ -110,17 +89,19 @@ def main(argv: Sequence[str] | None = None) -> int:
                 warnings.simplefilter("ignore")
                 rows[config] = count(config, args)
         except UserError as error:
-            print(f"get_flops.py: {error}", file=sys.stderr)
-            failed = True
-        except KeyboardInterrupt:
-            print("get_flops.py: stopped by the user", file=sys.stderr)
-            return 130
+            print(f"{PROGRAM}: {error}", file=sys.stderr)
     if args.json:
-        data = [{"config": name, **found.to_dict()} for name, found in rows.items()]
+        data = [{"config": name, **asdict(found)} for name, found in rows.items()]
         print(json.dumps(data, indent=2))
     elif rows:
         print(table(rows))
-    return int(failed)
+    return int(len(rows) < len(set(args.configs)))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    args = parse_args(argv)
+    return run_guarded(PROGRAM, lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_s
 from torch import nn
 
 from demo.toy.imagefolder import ImageFolderSpec, write_imagefolder
-from focal_mm.analysis import zoo
-from focal_mm.analysis.complexity import measure
+from focal_mm.engine.complexity import measure
+from tools import model_zoo as zoo
 
 CLS = Path(__file__).parents[2] / "configs" / "cls"
 EXAMPLES = CLS / "examples"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gc
-import weakref
 from pathlib import Path
 
 import pytest
@@ -13,9 +11,10 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from focal_mm import FocalTransformer
-from focal_mm.analysis import complexity
-from focal_mm.analysis.complexity import default_shape, measure
-from focal_mm.analysis.zoo import read_metafile
+from focal_mm.engine.complexity import measure
+from focal_mm.engine.errors import UserError
+from focal_mm.engine.libraries import library_of
+from tools.model_zoo import read_metafile
 
 ROOT = Path(__file__).parents[2]
 DET = ROOT / "configs/det"
@@ -78,30 +77,22 @@ class TestCounting:
         init_cfg = dict(type="Pretrained", checkpoint="gone.pth")
         measure(classifier(init_cfg=init_cfg), (56, 56))
 
-    def test_leaves_nothing_behind(self, monkeypatch):
-        """Models are large: a table of many rows must not keep them."""
-        models = []
-        run = complexity._forward
+    @pytest.mark.parametrize(("kind", "offsets"), [("DCN", 18), ("DCNv2", 27)])
+    def test_deformable_convolutions(self, kind, offsets):
+        """Plain ones' cost, and that of the offsets and masks of their nine points."""
 
-        def spy(model, *args):
-            models.append(weakref.ref(model))
-            run(model, *args)
+        def flops(dcn: dict | None) -> int:
+            cfg = detector("retinanet_focal_tiny_3x")
+            stages = (False, False, False, True)
+            cfg.model.backbone = dict(
+                type="ResNet", depth=50, dcn=dcn, stage_with_dcn=stages
+            )
+            cfg.model.neck.in_channels = [256, 512, 1024, 2048]
+            return measure(cfg, (64, 96)).flops
 
-        monkeypatch.setattr(complexity, "_forward", spy)
-        measure(classifier(), (56, 56))
-        gc.collect()
-        assert models[0]() is None
-
-    def test_deformable_convolution(self):
-        from mmcv.ops import DeformConv2d, ModulatedDeformConv2d
-
-        x, offset, mask = (torch.zeros(1, n, 5, 6) for n in (4, 18, 9))
-        counter = complexity._FlopCounter()
-        with complexity._deformable_convs(counter), torch.no_grad():
-            DeformConv2d(4, 8, 3, padding=1)(x, offset)
-            assert counter.total == 5 * 6 * 8 * 4 * 9
-            ModulatedDeformConv2d(4, 8, 3, padding=1)(x, offset, mask)
-            assert counter.total == 2 * 5 * 6 * 8 * 4 * 9
+        blocks, pixels = 3, 2 * 3
+        deformable = flops(dict(type=kind, deform_groups=1))
+        assert deformable - flops(None) == blocks * pixels * 9 * 512 * offsets
 
 
 class TestDetectors:
@@ -154,29 +145,29 @@ class TestDetectors:
 
 
 class TestShape:
-    def crop(self, scope: str, **transform: object) -> Config:
+    def shape(self, scope: str, **transform: object) -> tuple[int, int]:
         pipeline = [dict(type="LoadImageFromFile"), dict(**transform)]
         dataset = dict(type="RepeatDataset", dataset=dict(pipeline=pipeline))
-        loader = dict(train_dataloader=dict(dataset=dataset))
-        return Config(dict(default_scope=scope, **loader))
+        cfg = Config(dict(default_scope=scope, train_dataloader=dict(dataset=dataset)))
+        return library_of(cfg).table_shape(cfg)
 
     def test_detection(self):
-        assert default_shape(Config(dict(default_scope="mmdet"))) == (800, 1280)
+        assert self.shape("mmdet") == (800, 1280)
 
     @pytest.mark.parametrize("side", [512, 640])
     def test_segmentation(self, side):
-        cfg = self.crop("mmseg", type="RandomCrop", crop_size=(side, side))
-        assert default_shape(cfg) == (side, 4 * side)
+        crop = dict(type="RandomCrop", crop_size=(side, side))
+        assert self.shape("mmseg", **crop) == (side, 4 * side)
 
     @pytest.mark.parametrize("scale", [384, (384, 384)])
     def test_classification(self, scale):
-        cfg = self.crop("mmpretrain", type="RandomResizedCrop", scale=scale)
-        assert default_shape(cfg) == (384, 384)
+        crop = dict(type="mmpretrain.RandomResizedCrop", scale=scale)
+        assert self.shape("mmpretrain", **crop) == (384, 384)
 
     def test_no_crop(self):
-        with pytest.raises(ValueError, match="RandomCrop, RandomResizedCrop"):
-            default_shape(self.crop("mmseg", type="RandomFlip"))
+        with pytest.raises(UserError, match="no RandomCrop"):
+            self.shape("mmseg", type="RandomFlip")
 
     def test_no_task(self):
-        with pytest.raises(ValueError, match="default_scope must be one of"):
-            default_shape(Config(dict(default_scope="mmengine")))
+        with pytest.raises(UserError, match="default_scope must be one of"):
+            measure(Config(dict(default_scope="mmengine")))
