@@ -26,8 +26,8 @@ from focal_mm.ops import BACKENDS, check_backend_name
 class FocalTransformer(BaseModule):
     """Focal Transformer for inputs of any size.
 
-    `Focal Self-attention for Local-Global Interactions in Vision Transformers
-    <https://arxiv.org/abs/2107.00641>`_. With the arguments of
+    Focal Self-attention for Local-Global Interactions in Vision Transformers,
+    https://arxiv.org/abs/2107.00641. With the arguments of
     :func:`focal_mm.checkpoint.from_released_args` it computes what the released
     ImageNet models compute.
 
