@@ -120,6 +120,17 @@ class TestDetectors:
         assert three[name].flops == 3 * one[name].flops
         assert three[name].params == 3 * one[name].params
 
+    def test_products_of_sparse_rcnn(self):
+        """Attention between its 300 proposals, and a dynamic convolution of each."""
+        sparse, plain = (
+            measure(detector(name), (64, 64)).product_flops
+            for name in ("sparse_rcnn_focal_tiny_3x", "mask_rcnn_focal_tiny_3x")
+        )
+        stages, proposals, channels = 6, 300, 256
+        attention = 2 * proposals**2 * channels
+        convolution = 2 * proposals * 7**2 * channels * 64
+        assert sparse - plain == stages * (attention + convolution)
+
     @pytest.mark.slow
     @pytest.mark.parametrize(
         ("name", "products"),
