@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 from mmengine.config import Config
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from focal_mm import FocalTransformer
+from focal_mm.engine import complexity
 from focal_mm.engine.complexity import measure
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.libraries import library_of
@@ -93,6 +95,17 @@ class TestCounting:
         blocks, pixels = 3, 2 * 3
         deformable = flops(dict(type=kind, deform_groups=1))
         assert deformable - flops(None) == blocks * pixels * 9 * 512 * offsets
+
+    def test_multihead_attention_by_hand(self):
+        """PyTorch's has an operator for inference that its counter does not know."""
+        tokens, channels = 5, 8
+        layer = nn.MultiheadAttention(channels, 2, batch_first=True).eval()
+        x = torch.zeros(1, tokens, channels)
+        complexity._prepare(layer)
+        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+            layer(x, x, x)
+        multiply_adds = 4 * tokens * channels**2 + 2 * tokens**2 * channels
+        assert counter.get_total_flops() == 2 * multiply_adds
 
 
 class TestDetectors:
