@@ -1,18 +1,13 @@
 # `make` lists the targets. Another Python for the set-up: make setup PYTHON=python3.11
 
-# A finished .venv keeps its Python, unless one is named.
-FOUND := $(wildcard .venv/bin/python)
-RUNNER := $(or $(PYTHON),$(and $(wildcard .venv/focal_mm-setup.json),$(FOUND)),python3)
-
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-training lint format check-env
+.PHONY: help setup demo test test-all test-training test-upstream lint format docs check-env
 
 help:  ## List the targets
-	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 20
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 21
 
 setup:  ## Make .venv from the pinned versions (compiles mmcv the first time)
-	@command -v $(RUNNER) >/dev/null || { echo "set-up stopped: no $(RUNNER) on the PATH; name one: make setup PYTHON=/path/to/python3.11" >&2; exit 1; }
-	@$(RUNNER) tools/setup_env.py $(if $(PYTHON),--this-python)
+	@requirements/setup_env.sh
 
 demo: setup  ## Train, evaluate and draw Mask R-CNN with Focal-Tiny on toy data
 	.venv/bin/python demo/train_demo.py
@@ -26,6 +21,10 @@ test-all: lint  ## Check the style and run all tests but the trainings
 test-training: setup  ## Train on toy data to the expected marks (minutes each)
 	.venv/bin/python -m pytest -m training
 
+test-upstream:  ## Run the quick tests with the upstream libraries and the oldest torch
+	@requirements/setup_env.sh .venv-upstream requirements/upstream.txt
+	.venv-upstream/bin/python -m pytest -m "not slow"
+
 lint: setup  ## Check style and format
 	.venv/bin/ruff check .
 	.venv/bin/ruff format --check .
@@ -33,6 +32,9 @@ lint: setup  ## Check style and format
 format: setup  ## Mend style and format
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
+
+docs: setup  ## Build the site into site/; a warning is an error
+	.venv/bin/mkdocs build --strict
 
 check-env: setup  ## Show versions, devices and which attention backends can run
 	.venv/bin/python tools/check_env.py

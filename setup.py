@@ -14,7 +14,8 @@ ROOT = Path(__file__).parent
 # environment they overwrite each other, and requirements cannot say "either". So the
 # base names neither, although `import focal_mm` needs an mmengine: users of the
 # upstream family install the base alone beside their own; all others take an extra.
-BASE = ["torch>=2.1"]
+# 2.4 is the oldest torch that the tests have run with (`make test-upstream`).
+BASE = ["torch>=2.4"]
 ENGINE = ["onedl-mmengine>=0.10.8", "safetensors>=0.4"]
 # mmcv comes as source. Its operators are compiled only if torch is installed before and
 # build isolation is off (`make setup` sees to both); else they are missing silently.
@@ -34,6 +35,7 @@ EXTRAS = {
     "instaboost": INSTABOOST,
     "all": sorted({*CLS, *DET, *SEG, *INSTABOOST}),
     "dev": ["hypothesis", "lmdb", "pre-commit", "psutil", "pytest", "ruff"],
+    "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }
 
 # What OpenMMLab packages carry in `<package>/.mim`, so that an installed one has them.
