@@ -23,10 +23,10 @@ pin() {
   grep -m1 -Eo "^$1==[^; ]+" "$pins"
 }
 
-# What an environment depends on: one that is finished holds its checksum.
+# A checksum of what an environment depends on; one that is finished holds it.
 recipe() {
-  { echo "$venv" && "$1" -c 'import sys; print(sys.version)' && cat "$pins" requirements/*.sh; } |
-    cksum
+  { echo "$venv" && "$1" -c 'import sys; print(sys.version)' &&
+    cat "$pins" requirements/*.sh; } | cksum
 }
 
 is_ready() {
@@ -42,17 +42,18 @@ find_python() {
 (3, 10) <= sys.version_info < (3, 13) and print(sys._base_executable)' 2>/dev/null |
       grep . && return
   done
-  stop "no Python from 3.10 to 3.12 as ${PYTHON:-python3}: make setup PYTHON=/path/to/one"
+  stop "${PYTHON:-python3} is not Python 3.10 to 3.12: make setup PYTHON=/path/to/one"
 }
 
 check_machine() {
-  local compiler=${CXX:-c++} folder free
+  local compiler=${CXX:-c++} headers folder free
   [[ ! -e $venv || -f $stamp ]] || stop "$venv is not of \`make setup\`: move it away"
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     stop "$python lacks venv or ensurepip (Debian, Ubuntu: install python3-venv)"
   command -v "$compiler" >/dev/null ||
     stop "no C++ compiler $compiler for mmcv (Debian, Ubuntu: install build-essential)"
-  [[ -f $("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')/Python.h ]] ||
+  headers=$("$python" -c 'import sysconfig; print(sysconfig.get_path("include"))')
+  [[ -f $headers/Python.h ]] ||
     stop "$python lacks Python.h for mmcv (Debian, Ubuntu: install python3-dev)"
   for folder in "$PWD" "$HOME"; do
     free=$(df -Pk "$folder" | awk 'END {print int($4 / 1e6)}')
@@ -62,12 +63,12 @@ check_machine() {
 
 # What mmcv's operators are for, in words that are part of the name of its build.
 choose_operators() {
-  local seen
-  seen=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | sort -u |
-    paste -sd ';') || seen=
+  local seen nvcc=${CUDA_HOME:+$CUDA_HOME/bin/}nvcc
+  seen=$(nvidia-smi --query-gpu=compute_cap --format=csv,noheader 2>/dev/null) || seen=
+  seen=$(sort -u <<<"$seen" | paste -sd ';')
   if [[ ${FORCE_CUDA:-0} == 1 || (-z ${FORCE_CUDA:-} && -n $seen) ]]; then
-    [[ -x ${CUDA_HOME:-/usr/local/cuda}/bin/nvcc ]] || command -v nvcc >/dev/null ||
-      stop "no nvcc for mmcv's CUDA operators: set CUDA_HOME to a toolkit, or FORCE_CUDA=0"
+    PATH=$PATH:/usr/local/cuda/bin command -v "$nvcc" >/dev/null ||
+      stop "no $nvcc for mmcv's CUDA operators: set CUDA_HOME, or FORCE_CUDA=0 for none"
     export FORCE_CUDA=1 TORCH_CUDA_ARCH_LIST=${TORCH_CUDA_ARCH_LIST:-$seen}
     operators="CUDA ${TORCH_CUDA_ARCH_LIST:-all}"
   else
@@ -92,16 +93,17 @@ install_mmcv() {
   else
     echo "$REAL_CXX is not g++: without a precompiled header mmcv takes longer"
   fi
-  # Built without isolation, a wheel enters uv's cache by its name and version alone. The
-  # setting, which mmcv's build ignores, makes what it was built for a part of the key.
-  install --no-deps --config-setting "for=$(pin torch), $operators" "$(pin '(onedl-)?mmcv')"
+  # Built without isolation, a wheel enters uv's cache by its name and version alone.
+  # This setting makes what it is built for a part of the key; mmcv's build ignores it.
+  install --no-deps --config-setting "for=$(pin torch), $operators" \
+    "$(pin '(onedl-)?mmcv')"
   [[ ! -f $PRECOMPILED/failed ]] || cat "$PRECOMPILED/failed"
   rm -rf "$PRECOMPILED"
 }
 
 is_ready && exit
-# Opened to append, for NFS. Commands inherit the lock: those of a set-up that was killed
-# keep the next one waiting until they have ended.
+# Opened to append, as NFS wants. Commands inherit the lock: those of a set-up that was
+# killed keep the next one waiting until they have ended.
 exec 9>>"$pins"
 flock -n 9 || { echo "waiting for another set-up of this clone" && flock 9; }
 is_ready && exit
@@ -127,7 +129,8 @@ if pin onedl-mmcv >/dev/null; then
 else
   install --requirements "$pins" --editable .
 fi
-python -I -W ignore -c 'import mmcv.ops, mmdet.models, mmseg.models, mmpretrain.models' ||
+python -I -W ignore -c '
+import mmcv.ops, mmdet.models, mmseg.models, mmpretrain.models' ||
   stop "the import fails; where mmcv lacks operators: uv cache clean mmcv onedl-mmcv"
 recipe "$python" >"$stamp"
 echo "$venv is ready"

@@ -1,4 +1,4 @@
-"""The built wheel: what it requires, what it carries, that it works anywhere."""
+"""The built wheel: what it requires, what it carries and what not, and the pins."""
 
 import re
 import shutil
@@ -95,6 +95,15 @@ def test_wheel_carries_the_package_its_configs_and_tools(wheel):
     assert any(name.endswith("/licenses/LICENSE") for name in names)
 
 
+def test_wheel_has_no_benchmark_toy_data_or_setup(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        folders = {part for name in archive.namelist() for part in name.split("/")[:-1]}
+        files = {name.split("/")[-1] for name in archive.namelist()}
+    outside = {"benchmark", "benchmarks", "toy", "setup_support", "requirements"}
+    assert not folders & (outside | {"tests", "docs"})
+    assert not [name for name in files if re.match(r"(setup|benchmark|make_toy)", name)]
+
+
 def test_wheel_works_outside_the_repository(wheel, tmp_path):
     target = tmp_path / "site"
     pip("install", "--target", str(target), str(wheel), cwd=tmp_path)
@@ -128,7 +137,8 @@ def test_base_needs_torch_alone_and_nothing_needs_the_upstream_family(
     assert package_metadata["Version"] == __version__
     assert set(requirements(package_metadata)) == {"torch"}
     extras = package_metadata.get_all("Provides-Extra")
-    assert set(extras) == {"engine", "cls", "det", "seg", "instaboost", "all", "dev"}
+    families = {"engine", "cls", "det", "seg", "instaboost", "all"}
+    assert set(extras) == families | {"dev", "docs"}
     for extra in extras:
         assert not UPSTREAM & set(requirements(package_metadata, extra))
 
@@ -142,23 +152,32 @@ def test_extras_are_complete_in_themselves(package_metadata):
         assert names <= set(requirements(package_metadata, "all"))
 
 
-def test_every_requirement_has_one_exact_pin_for_each_python(package_metadata):
-    lines = (ROOT / "requirements/constraints.txt").read_text().splitlines()
-    lines = [line for line in lines if line and not line.startswith("#")]
-    exact = re.compile(r"([\w.-]+)==([\w.]+)(?:; (.+))?")
-    pins = [exact.fullmatch(line) for line in lines]
-    assert all(pins), [line for line, pin in zip(lines, pins, strict=True) if not pin]
-    for python in ("3.10", "3.11", "3.12"):
-        environment = {"python_version": python}
-        holding = [
-            canonicalize_name(pin[1])
-            for pin in pins
-            if not pin[3] or Marker(pin[3]).evaluate(environment)
-        ]
-        assert len(holding) == len(set(holding)), python
-        for extra in ("all", "dev"):
-            asked = requirements(package_metadata, extra)
-            assert set(asked) <= set(holding)
-    versions = {canonicalize_name(pin[1]): pin[2] for pin in pins}
-    for name, asked in requirements(package_metadata, "all").items():
-        assert asked.specifier.contains(versions[name]), asked
+def pins_of(file: str, python: str) -> dict[str, str]:
+    """The versions that one Python gets from a file of pins, by canonical name."""
+    versions: dict[str, str] = {}
+    for line in (ROOT / "requirements" / file).read_text().splitlines():
+        if line.startswith("#"):
+            continue
+        pin = re.fullmatch(r"([\w.-]+)==([\w.]+)(?:; (.+))?", line)
+        assert pin, line
+        if pin[3] and not Marker(pin[3]).evaluate({"python_version": python}):
+            continue
+        name = canonicalize_name(pin[1])
+        assert name not in versions, f"{name} is pinned twice"
+        versions[name] = pin[2]
+    return versions
+
+
+@pytest.mark.parametrize("python", ["3.10", "3.11", "3.12"])
+def test_every_requirement_has_one_exact_pin(package_metadata, python):
+    versions = pins_of("constraints.txt", python)
+    for extra in ("all", "dev", "docs"):
+        for name, asked in requirements(package_metadata, extra).items():
+            assert asked.specifier.contains(versions[name]), asked
+    assert set(pins_of("upstream.txt", python)) > UPSTREAM
+
+
+def test_the_upstream_family_is_pinned_with_the_oldest_torch(package_metadata):
+    [oldest] = requirements(package_metadata)["torch"].specifier
+    assert oldest.operator == ">="
+    assert pins_of("upstream.txt", "3.11")["torch"].startswith(f"{oldest.version}.")
