@@ -10,7 +10,7 @@ setup:  ## Make .venv from the pinned versions (compiles mmcv the first time)
 	@requirements/setup_env.sh
 
 demo: setup  ## Train, evaluate and draw Mask R-CNN with Focal-Tiny on toy data
-	.venv/bin/python demo/train_demo.py
+	.venv/bin/python -m demo.train
 
 test: lint  ## Check the style and run the quick tests
 	.venv/bin/python -m pytest -m "not slow"
