@@ -47,7 +47,8 @@ find_python() {
 
 check_machine() {
   local compiler=${CXX:-c++} headers folder free
-  [[ ! -e $venv || -f $stamp ]] || stop "$venv is not of \`make setup\`: move it away"
+  [[ ! -e $venv || -f $stamp ]] ||
+    stop "$venv was not made by this script: move it away"
   "$python" -c 'import venv, ensurepip' 2>/dev/null ||
     stop "$python lacks venv or ensurepip (Debian, Ubuntu: install python3-venv)"
   command -v "$compiler" >/dev/null ||
@@ -118,7 +119,8 @@ echo unfinished >"$stamp"
 find "$venv/" -mindepth 1 ! -path "$stamp" -delete
 "$python" -m venv "$venv"
 export PATH=$venv/bin:$PATH
-pip install --quiet --disable-pip-version-check "$(pin pip)" "$(pin uv)"
+pip install --quiet --disable-pip-version-check "$(pin pip)" "$(pin uv)" ||
+  stop "pip could not install uv: its reason stands above"
 echo "installing $(pin torch)"
 install torch torchvision setuptools wheel ninja psutil packaging
 echo "installing $(pin '(onedl-)?mmcv'); the first time, compiling takes minutes"
