@@ -79,19 +79,15 @@ def _places(level: Level, window_size: int, displacements: Tensor) -> Tensor:
 
 
 @functools.lru_cache(maxsize=_LISTS)
-def window_keys(
-    levels: tuple[Level, ...], window_size: int, device: torch.device
-) -> Tensor:
-    """int32, (2, windows, keys of all levels), level after level.
+def window_keys(level: Level, window_size: int, device: torch.device) -> Tensor:
+    """int32, (2, windows, keys of the level).
 
-    First: the token, row by row of its level's map. Second: where in the level's bias
+    First: the token, row by row of the level's map. Second: where in the level's bias
     table the window's first query finds it.
     """
-    both = []
-    for level in levels:
-        tokens, displacements = _keys(level)
-        both.append(torch.stack((tokens, _places(level, window_size, displacements))))
-    return torch.cat(both, dim=2).int().to(device)
+    tokens, displacements = _keys(level)
+    places = _places(level, window_size, displacements)
+    return torch.stack((tokens, places)).int().to(device)
 
 
 def _visits(place: Tensor, member: Tensor, tiles: int, size: int) -> Visits:

@@ -4,21 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib.util
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.torch_version import TorchVersion
 
-from focal_mm.ops.common.backend import Backend, MapInputs
-from focal_mm.ops.window.halo import key_bias as merged_bias
-from focal_mm.ops.window.inputs import AttentionInputs
+from focal_mm.ops.common.backend import Backend, Inputs, MapInputs
 
-# Older ones have no custom operators: there the kernels are unavailable.
-if hasattr(torch.library, "custom_op"):
-    from focal_mm.ops.window.triton.ops import attention
-
-MIN_TORCH = "2.4"
-MIN_TRITON = "3.6"
+MIN_TRITON = (3, 6)
 MAX_CHANNELS = 64
 MAX_BATCH = 2**16 - 1  # Programs along the second axis of a grid.
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
@@ -32,21 +25,20 @@ def _installed() -> bool:
 def _interpreted() -> bool:
     if not _installed():
         return False
-    from focal_mm.ops.window.triton.settings import interpreted
+    from focal_mm.ops.common.triton.settings import interpreted
 
     return interpreted()
 
 
 @functools.lru_cache
-def _why_unavailable() -> str:
-    if not hasattr(torch.library, "custom_op"):
-        return f"torch {MIN_TORCH} or newer is needed, this is {torch.__version__}"
+def _machine_reason() -> str:
     if not _installed():
         return "triton is not installed"
     import triton
 
-    if TorchVersion(triton.__version__) < MIN_TRITON:
-        return f"triton {MIN_TRITON} or newer is needed, this is {triton.__version__}"
+    if tuple(map(int, triton.__version__.split(".")[:2])) < MIN_TRITON:
+        needed = ".".join(map(str, MIN_TRITON))
+        return f"triton {needed} or newer is needed, this is {triton.__version__}"
     if not torch.cuda.is_available() and not _interpreted():
         return (
             "there is no CUDA device (TRITON_INTERPRET=1 in the environment runs the "
@@ -56,7 +48,7 @@ def _why_unavailable() -> str:
 
 
 @functools.lru_cache
-def _why_not_on(device: torch.device) -> str:
+def _device_reason(device: torch.device) -> str:
     if _interpreted():
         return ""
     if device.type != "cuda":
@@ -78,17 +70,17 @@ def _extent(tensor: Tensor) -> int:
 
 # Compilers take the answers about the machine as constants.
 @torch.compiler.assume_constant_result
-def why_unavailable() -> str:
+def unavailable_reason() -> str:
     """Why the kernels cannot run on this machine; empty if they can."""
-    return _why_unavailable()
+    return _machine_reason()
 
 
 @torch.compiler.assume_constant_result
-def _why_not_on_constant(device: torch.device) -> str:
-    return _why_not_on(device)
+def _constant_device_reason(device: torch.device) -> str:
+    return _device_reason(device)
 
 
-def why_unsupported(inputs: MapInputs) -> str:
+def unsupported_reason(inputs: MapInputs) -> str:
     """Why the kernels cannot run these inputs; empty if they can."""
     query = inputs.query
     tensors = (query, inputs.key, inputs.value)
@@ -108,36 +100,37 @@ def why_unsupported(inputs: MapInputs) -> str:
         return f"the batch has {query.shape[0]} images, at most {MAX_BATCH} can be"
     if max(map(_extent, tensors)) >= 2**31:
         return "one image has too many tokens for 32-bit offsets"
-    return _why_not_on_constant(query.device)
+    return _constant_device_reason(query.device)
 
 
-def triton_attention(inputs: AttentionInputs) -> Tensor:
-    """Focal attention without materialised keys, logits or weights."""
-    query, geometry = inputs.query, inputs.geometry
-    pooled = []
-    for maps in (inputs.pooled_keys, inputs.pooled_values):
-        flat = [tokens.flatten(1, 2) for tokens in maps]
-        if not flat:
-            flat = [query.new_empty((query.shape[0], 0, *query.shape[3:]))]
-        pooled.append(flat[0] if len(flat) == 1 else torch.cat(flat, dim=1))
-    sizes = [
-        geometry.window_size,
-        geometry.expand_size,
-        geometry.focal_window,
-        geometry.coarse_levels,
-        geometry.shift_size,
-    ]
-    bias = merged_bias(inputs)
-    out, _ = attention(
-        query, inputs.key, inputs.value, *pooled, bias, sizes, inputs.scale
+def triton_backend(
+    operator: torch.library.CustomOpDef,
+    sizes: Sequence[str],
+    biases: Callable[[Inputs], Sequence[Tensor]],
+) -> Backend[Inputs]:
+    """The backend that calls an operator.
+
+    Args:
+        operator: As ``attention_operator`` makes it.
+        sizes: Names of the geometry's fields in their order.
+        biases: Gives each group's bias, as the key selection has them.
+    """
+
+    def run(inputs: Inputs) -> Tensor:
+        out, _ = operator(
+            inputs.query,
+            [inputs.key, *inputs.pooled_keys],
+            [inputs.value, *inputs.pooled_values],
+            list(biases(inputs)),
+            [getattr(inputs.geometry, name) for name in sizes],
+            inputs.scale,
+        )
+        return out
+
+    return Backend(
+        name="triton",
+        run=run,
+        unavailable_reason=unavailable_reason,
+        unsupported_reason=unsupported_reason,
+        # Not preferred on CUDA before the kernels have run on a GPU: by name only.
     )
-    return out
-
-
-TRITON = Backend(
-    name="triton",
-    run=triton_attention,
-    unavailable_reason=why_unavailable,
-    unsupported_reason=why_unsupported,
-    # Not preferred on CUDA before the kernels have run on a GPU: by name only.
-)

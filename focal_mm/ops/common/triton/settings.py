@@ -1,4 +1,4 @@
-"""Tile sizes, launch options, and what all launches do to their arguments."""
+"""Tile sizes and launch options."""
 
 from __future__ import annotations
 
@@ -24,32 +24,12 @@ def block_of(count: int) -> int:
     return max(16, 1 << (count - 1).bit_length())
 
 
-def _allows_tf32() -> bool:
+def allows_tf32() -> bool:
     """Whether torch's own float32 products may be rounded to tf32."""
     matmul = torch.backends.cuda.matmul
     if hasattr(matmul, "fp32_precision"):  # Reading the older switch may raise then.
         return matmul.fp32_precision == "tf32"
     return matmul.allow_tf32
-
-
-def product_constants(query: Tensor) -> dict[str, object]:
-    """Compile-time arguments of the products, by the queries' channels and dtype."""
-    return dict(
-        D=query.shape[-1],
-        BLOCK_D=block_of(query.shape[-1]),
-        PRECISION="tf32" if _allows_tf32() else "ieee",
-        WIDEN=interpreted() and query.dtype == torch.bfloat16,
-    )
-
-
-def channels_contiguous(tensor: Tensor) -> Tensor:
-    """The tensor, or a copy if its channels are not contiguous."""
-    return tensor if tensor.stride(-1) == 1 else tensor.contiguous()
-
-
-def token_strides(tensor: Tensor) -> tuple[int, ...]:
-    """All strides but that of the channels."""
-    return tensor.stride()[:-1]
 
 
 def device_of(tensor: Tensor) -> AbstractContextManager[object]:
@@ -82,11 +62,6 @@ class Launch:
     tile_cols: int = 0
     warps: int = 4
     stages: int = 2
-
-    @property
-    def options(self) -> dict[str, int]:
-        """Options that Triton takes beside the kernel's arguments."""
-        return dict(num_warps=self.warps, num_stages=self.stages)
 
     def shares(self, programs: int, windows: int, device: torch.device) -> int:
         """Into how many shares to cut a sum over windows.

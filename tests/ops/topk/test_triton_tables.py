@@ -1,23 +1,16 @@
-"""The Triton kernels of top-K attention: what they refuse, and their lists of keys."""
+"""Lists of keys for the Triton kernels of top-K attention."""
 
 import itertools
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from focal_mm.ops import BACKENDS, TopKGeometry, topk_attention
-from focal_mm.ops.common.dispatch import choose_backend
 from focal_mm.ops.topk.geometry import Level, bias_table_size
-from focal_mm.ops.topk.inputs import TopKInputs
 from focal_mm.ops.topk.triton.tables import (
     displacement_visits,
     token_visits,
     window_keys,
 )
-from focal_mm.ops.window.triton import backend
-from tests.ops.topk.test_topk_attention import make_case
 
 CPU = torch.device("cpu")
 LEVELS = [
@@ -31,71 +24,9 @@ LEVELS = [
 ]
 
 
-@pytest.fixture
-def available(monkeypatch):
-    """Makes the kernels believe that this machine can run them, on its CPU."""
-    for answer in ("_why_unavailable", "_why_not_on"):
-        monkeypatch.setattr(backend, answer, lambda *_: "")
-
-
-def arguments(dtype=torch.float32, channels=8, **changes):
-    case = make_case(TopKGeometry(2, 3, 1), (1, 2), (1, 1, channels), dtype)
-    return {**case, **changes}
-
-
-@pytest.mark.usefixtures("available")
-@pytest.mark.parametrize(
-    ("case", "reason"),
-    [
-        (arguments(torch.float64), "float16, got torch.float64"),
-        (
-            arguments(pooled_keys=[torch.zeros(1, 1, 2, 1, 8).half()]),
-            "float16, torch.float32",
-        ),
-        (arguments(channels=65), "65 channels, at most 64"),
-        (arguments(dropout_p=0.5), "dropout_p=0.5"),
-    ],
-)
-def test_inputs_that_the_kernels_do_not_take_are_named(case, reason):
-    with pytest.raises(ValueError, match=f"'triton' cannot run because .*{reason}"):
-        topk_attention(**case, backend="triton")
-
-
-@pytest.mark.usefixtures("available")
-def test_they_run_by_name_only():
-    case = arguments()
-    inputs = TopKInputs(
-        **{n: tuple(v) if isinstance(v, list) else v for n, v in case.items()},
-        scale=1.0,
-        dropout_p=0.0,
-    )
-    names = {
-        n: choose_backend(n, inputs, BACKENDS["topk"]).name for n in ("auto", "triton")
-    }
-    assert names == {"auto": "sdpa", "triton": "triton"}
-
-
-def test_machine_without_triton_imports_all_and_says_so():
-    program = """
-import importlib.util, sys
-find = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *a: None if name == "triton" else find(name, *a)
-import focal_mm.ops.topk
-import focal_mm.ops.topk.triton.ops
-assert not any(name.endswith("triton.launch") for name in sys.modules)
-print([s.reason for s in focal_mm.ops.backend_support() if s.name == "triton"])
-"""
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
-    )
-    assert (
-        done.stdout.strip() == "['triton is not installed', 'triton is not installed']"
-    ), done.stderr
-
-
 def pairs(level, size):
     """(window, token, entry of the first query) of all keys, as a set."""
-    tokens, places = window_keys((level,), size, CPU).tolist()
+    tokens, places = window_keys(level, size, CPU).tolist()
     listed = [
         (window, *pair)
         for window, row in enumerate(zip(tokens, places, strict=True))
@@ -154,12 +85,12 @@ def test_visits_of_displacements_are_all_keys_once(level):
 def test_lists_are_built_once_per_size(monkeypatch):
     level = Level(rows=2, cols=2, per_window=5, step=1, topk=9)
     first = [
-        window_keys((level,), 5, CPU),
+        window_keys(level, 5, CPU),
         token_visits(level, 5, (4, 4), CPU),
         displacement_visits(level, 5, 16, CPU),
     ]
-    monkeypatch.setattr(torch, "cat", None)
+    monkeypatch.setattr(torch, "stack", None)
     monkeypatch.setattr(torch, "unique", None)
-    assert window_keys((level,), 5, CPU) is first[0]
+    assert window_keys(level, 5, CPU) is first[0]
     assert token_visits(level, 5, (4, 4), CPU) is first[1]
     assert displacement_visits(level, 5, 16, CPU) is first[2]
