@@ -11,8 +11,6 @@ from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
 from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
-from focal_mm.checkpoint.released import convert_released, is_released
-from focal_mm.checkpoint.state import fit_state_dict
 
 _PREFIX = "backbone."
 
@@ -35,8 +33,6 @@ def _backbone_part(
     state: dict[str, Tensor], prefix: str | None, path: str
 ) -> dict[str, Tensor]:
     """Weights of the backbone alone, under its own names."""
-    if is_released(state):
-        state = convert_released(state)
     if prefix is None and any(name.startswith(_PREFIX) for name in state):
         prefix = _PREFIX
     if not prefix:
@@ -81,14 +77,9 @@ def init_from_checkpoint(model: nn.Module, cfg: Mapping[str, Any]) -> None:
     path = cfg["checkpoint"]
     print_log(f"backbone weights from {path}", logger="current")
     checkpoint = read_checkpoint(path, cfg.get("map_location", "cpu"))
+    state = _backbone_part(state_dict_of(checkpoint, path), cfg.get("prefix"), path)
     try:
-        state = state_dict_of(checkpoint, path)
-        state = _backbone_part(state, cfg.get("prefix"), path)
-        # A dry run: raises before anything is written into the model.
-        fit_state_dict(state, model)
+        # What does not fit raises before anything is written.
+        model.load_state_dict(state, strict=False)
     except CheckpointError as error:
-        message = str(error)
-        raise CheckpointError(
-            message if message.startswith(path) else f"{path}: {message}"
-        ) from None
-    model.load_state_dict(state, strict=False)
+        raise CheckpointError(f"{path}: {error}") from None

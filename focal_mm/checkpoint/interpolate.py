@@ -6,6 +6,7 @@ Pure functions of tensors; all of them return their input where the sizes agree.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +16,7 @@ from focal_mm.ops.window.geometry import (
     FocalGeometry,
     halo_sources,
     merge_halo_bias,
-    window_bias_index,
+    relative_index,
 )
 
 _CPU = torch.device("cpu")
@@ -38,18 +39,16 @@ def square_side(length: int) -> int:
     return side
 
 
+def resize_square(table: Tensor, length: int) -> Tensor:
+    """Resize the last axis of (..., g²), a square row by row, to ``length`` entries."""
+    side, wanted = square_side(table.shape[-1]), square_side(length)
+    grid = table.unflatten(-1, (side, side))
+    return resize_grid(grid, (wanted, wanted)).flatten(-2)
+
+
 def resize_window_table(table: Tensor, length: int) -> Tensor:
     """Resize ``relative_position_bias_table`` ((2s-1)², h) to (length, h)."""
-    side, wanted = square_side(table.shape[0]), square_side(length)
-    grid = table.T.unflatten(1, (side, side))
-    return resize_grid(grid, (wanted, wanted)).flatten(1).T.contiguous()
-
-
-def resize_region_table(table: Tensor, length: int) -> Tensor:
-    """Resize ``relative_position_bias_table_to_windows.k`` (h, g²) to (h, length)."""
-    side, wanted = square_side(table.shape[1]), square_side(length)
-    grid = table.unflatten(1, (side, side))
-    return resize_grid(grid, (wanted, wanted)).flatten(1)
+    return resize_square(table.T, length).T.contiguous()
 
 
 def resize_pos_embed(
@@ -60,21 +59,15 @@ def resize_pos_embed(
     return resize_grid(maps, size, "bicubic").flatten(2).transpose(1, 2)
 
 
-def resize_fc_pool(weight: Tensor, length: int) -> Tensor:
-    """Resize the weights of 'fc' pooling (1, g²) to (1, length).
+def resize_pool(weight: Tensor, shape: Sequence[int]) -> Tensor:
+    """Resize the weights of 'fc' pooling (1, g²) or of 'conv' pooling (C, 1, g, g).
 
     They are scaled by the ratio of areas, so that a constant map pools to the same
     value.
     """
-    side, wanted = square_side(weight.shape[1]), square_side(length)
-    grid = resize_grid(weight.unflatten(1, (side, side)), (wanted, wanted))
-    return grid.flatten(1) * (side / wanted) ** 2
-
-
-def resize_conv_pool(weight: Tensor, side: int) -> Tensor:
-    """Resize the weights of 'conv' pooling (C, 1, g, g); scaled as in 'fc'."""
-    scale = (weight.shape[-1] / side) ** 2
-    return resize_grid(weight, (side, side)) * scale
+    flat, length = weight.flatten(1), math.prod(shape[1:])
+    resized = resize_square(flat, length) * (flat.shape[1] / length)
+    return resized.view(*shape)
 
 
 def fine_geometry(window_rows: int, neighbors: int) -> FocalGeometry:
@@ -123,17 +116,14 @@ def resize_neighbor_table(
                 f"the neighbours of window {geometry.window_size} with expand size "
                 f"{geometry.expand_size} do not cover a halo"
             )
-    index = window_bias_index(source.window_size, _CPU).to(window_table.device)
+    side = source.window_size
+    index = relative_index(side, side, window_table.device)
     window = window_table[index.flatten()].unflatten(0, index.shape).permute(2, 0, 1)
     field = merge_halo_bias(
         window, neighbors.squeeze(0), source.window_size, source.expand_size
     )
-    side, wanted = source.halo_size, target.halo_size
-    field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
-    field = field.flatten(2).transpose(1, 2)
-    side, wanted = source.window_size, target.window_size
-    field = resize_grid(field.unflatten(2, (side, side)), (wanted, wanted))
-    field = field.flatten(2).transpose(1, 2)
+    field = resize_square(field, target.halo_size**2).transpose(1, 2)
+    field = resize_square(field, target.window_area).transpose(1, 2)
 
     sources = halo_sources(target.window_size, target.expand_size, _CPU)
     total = target.window_area + target.num_neighbors

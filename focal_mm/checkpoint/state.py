@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 
 from mmengine.logging import print_log
 from torch import Tensor, nn
@@ -28,36 +27,13 @@ _KEY_SELECTION = {
 _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)$")
 
 
-@dataclass
-class LoadReport:
-    """What was done to fit a state dict.
+RESIZED = "tables resized"
+INITIALISED = "tables initialised, the checkpoint has none"
+MISSING = "keys missing in the checkpoint"
+DROPPED = "keys dropped, no place in the model"
 
-    Attributes:
-        resized: Tables that were resized, with sizes.
-        initialised: Tables and other optional parameters that keep their initial
-            values, the file having none.
-        missing: Other parameters that the file does not have (norms of outputs).
-        dropped: Keys of the file that the model has no place for.
-    """
-
-    resized: list[str] = field(default_factory=list)
-    initialised: list[str] = field(default_factory=list)
-    missing: list[str] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-
-    def lines(self) -> list[str]:
-        """One line for each kind of thing that was done."""
-        titles = {
-            "resized": "tables resized",
-            "initialised": "tables initialised, the checkpoint has none",
-            "missing": "keys missing in the checkpoint",
-            "dropped": "keys dropped, no place in the model",
-        }
-        return [
-            f"{title} ({len(getattr(self, kind))}): {', '.join(getattr(self, kind))}"
-            for kind, title in titles.items()
-            if getattr(self, kind)
-        ]
+Report = dict[str, list[str]]
+"""What was done to fit a state dict: names by one of the four above."""
 
 
 def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor:
@@ -68,7 +44,7 @@ def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor
         grid = target.pos_embed_grid
         return interpolate.resize_pos_embed(tensor, (side, side), grid)
     if "_to_windows." in name:
-        return interpolate.resize_region_table(tensor, wanted[1])
+        return interpolate.resize_square(tensor, wanted[1])
     if name.endswith("_to_neighbors"):
         window_name = name.removesuffix("_to_neighbors")
         window_rows = target.get_parameter(window_name).shape[0]
@@ -79,9 +55,7 @@ def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor
             interpolate.fine_geometry(window_rows, wanted[-1]),
         )
     if "pool_layers." in name:
-        if len(wanted) == 4:
-            return interpolate.resize_conv_pool(tensor, wanted[-1])
-        return interpolate.resize_fc_pool(tensor, wanted[1])
+        return interpolate.resize_pool(tensor, wanted)
     return interpolate.resize_window_table(tensor, wanted[0])
 
 
@@ -94,7 +68,7 @@ def _mismatch(name: str, got: Tensor, wanted: Tensor) -> CheckpointError:
 
 def fit_state_dict(
     state: Mapping[str, Tensor], model: nn.Module
-) -> tuple[dict[str, Tensor], LoadReport]:
+) -> tuple[dict[str, Tensor], Report]:
     """Fit backbone weights to a backbone.
 
     Args:
@@ -108,10 +82,10 @@ def fit_state_dict(
     Raises:
         CheckpointError: If the weights are those of another network.
     """
-    report = LoadReport()
+    report: Report = {RESIZED: [], INITIALISED: [], MISSING: [], DROPPED: []}
     if is_released(state):
         converted = convert_released(state)
-        report.dropped += [k for k in converted if not k.startswith("backbone.")]
+        report[DROPPED] += [k for k in converted if not k.startswith("backbone.")]
         state = {
             name.removeprefix("backbone."): value
             for name, value in converted.items()
@@ -129,7 +103,7 @@ def fit_state_dict(
     fitted = {}
     for name, value in state.items():
         if name not in wanted:
-            report.dropped.append(name)
+            report[DROPPED].append(name)
             fitted[name] = value
         elif value.shape == wanted[name].shape:
             fitted[name] = value
@@ -139,8 +113,7 @@ def fit_state_dict(
             _fit_table(name, state, model, fitted, report)
     for name in wanted:
         if name not in fitted:
-            kind = report.initialised if _TABLE.search(name) else report.missing
-            kind.append(name)
+            report[INITIALISED if _TABLE.search(name) else MISSING].append(name)
     return fitted, report
 
 
@@ -169,15 +142,12 @@ def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
         )
     built = {name.split(".")[1] for name in core if name.startswith("stages.")}
     for name in state:
-        parts = name.split(".")
-        same_stage = parts[0] == "stages" and parts[1] in built
-        if same_stage and parts[2] == "blocks" and name not in wanted:
-            stem = ".".join(parts[:4]) + "."
-            if not any(key.startswith(stem) for key in core):
-                raise CheckpointError(
-                    f"not a checkpoint of this model: {name} belongs to a block that "
-                    "the model does not have (other depths); nothing was loaded"
-                )
+        block = re.match(r"stages\.(\d+)\.blocks\.\d+\.", name)
+        if block and block[1] in built and f"{block[0]}norm1.weight" not in wanted:
+            raise CheckpointError(
+                f"not a checkpoint of this model: {name} belongs to a block that the "
+                "model does not have (other depths); nothing was loaded"
+            )
 
 
 def _fit_table(
@@ -185,7 +155,7 @@ def _fit_table(
     state: Mapping[str, Tensor],
     model: nn.Module,
     fitted: dict[str, Tensor],
-    report: LoadReport,
+    report: Report,
 ) -> None:
     """Put a resized table into ``fitted``, or leave it out where it cannot be."""
     value, wanted = state[name], model.get_parameter(name)
@@ -193,12 +163,12 @@ def _fit_table(
     try:
         resized = _resize(name, state, model)
     except (ValueError, KeyError) as error:
-        report.dropped.append(f"{name} ({sizes}: {error})")
+        report[DROPPED].append(f"{name} ({sizes}: {error})")
         return
     if resized.shape != wanted.shape:
         raise _mismatch(name, value, wanted)
     how = " over the halo" if name.endswith("_to_neighbors") else ""
-    report.resized.append(f"{name} {sizes}{how}")
+    report[RESIZED].append(f"{name} {sizes}{how}")
     fitted[name] = resized
 
 
@@ -225,5 +195,7 @@ def adapt_state_dict(
     for name in own:
         del state_dict[name]
     state_dict.update({prefix + name: value for name, value in fitted.items()})
-    for line in report.lines():
-        print_log(f"{type(module).__name__}: {line}", logger="current")
+    for what, names in report.items():
+        if names:
+            line = f"{what} ({len(names)}): {', '.join(names)}"
+            print_log(f"{type(module).__name__}: {line}", logger="current")

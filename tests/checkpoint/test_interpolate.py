@@ -19,12 +19,12 @@ def test_sizes_that_agree_are_left_alone():
     window, region = torch.randn(169, 3), torch.randn(3, 169)
     neighbors = torch.randn(1, 3, 49, 132)
     assert interpolate.resize_window_table(window, 169).equal(window)
-    assert interpolate.resize_region_table(region, 169).equal(region)
+    assert interpolate.resize_square(region, 169).equal(region)
     same = interpolate.resize_neighbor_table(neighbors, window, geometry, geometry)
     assert same.equal(neighbors)
     fc, conv = torch.randn(1, 49), torch.randn(5, 1, 7, 7)
-    assert interpolate.resize_fc_pool(fc, 49).equal(fc)
-    assert interpolate.resize_conv_pool(conv, 7).equal(conv)
+    assert interpolate.resize_pool(fc, fc.shape).equal(fc)
+    assert interpolate.resize_pool(conv, conv.shape).equal(conv)
     embed = torch.randn(1, 6, 8)
     assert interpolate.resize_pos_embed(embed, (2, 3), (2, 3)).equal(embed)
 
@@ -38,14 +38,14 @@ def test_window_table_is_resized_on_its_grid():
 
 def test_region_table_is_resized_on_its_grid():
     table = torch.randn(4, 13 * 13)
-    got = interpolate.resize_region_table(table, 21 * 21)
+    got = interpolate.resize_square(table, 21 * 21)
     want = resized(table.reshape(4, 13, 13), 21)
     torch.testing.assert_close(got, want.reshape(4, -1))
 
 
 def test_table_that_is_no_square_is_refused():
     with pytest.raises(ValueError, match="square"):
-        interpolate.resize_region_table(torch.randn(4, 170), 441)
+        interpolate.resize_square(torch.randn(4, 170), 441)
 
 
 @pytest.mark.parametrize(
@@ -110,10 +110,10 @@ def test_pooling_of_a_constant_map_survives_resizing():
     fc = torch.rand(1, 49) + 0.1
     conv = torch.rand(3, 1, 7, 7) + 0.1
     torch.testing.assert_close(
-        interpolate.resize_fc_pool(fc, 196).sum(), fc.sum(), rtol=0.02, atol=0
+        interpolate.resize_pool(fc, (1, 196)).sum(), fc.sum(), rtol=0.02, atol=0
     )
     torch.testing.assert_close(
-        interpolate.resize_conv_pool(conv, 14).sum((1, 2, 3)),
+        interpolate.resize_pool(conv, (3, 1, 14, 14)).sum((1, 2, 3)),
         conv.sum((1, 2, 3)),
         rtol=0.05,
         atol=0,

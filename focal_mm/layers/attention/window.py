@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from focal_mm.layers.attention.base import MultiLevelAttention
 from focal_mm.ops import FocalGeometry, focal_attention
-from focal_mm.ops.window.geometry import region_bias_index, window_bias_index
+from focal_mm.ops.window.geometry import relative_index
 
 EXPAND_LAYERS = ("all", "even", "odd")
 
@@ -85,8 +85,8 @@ class FocalAttention(MultiLevelAttention):
             nn.init.trunc_normal_(table, std=0.02)
 
     def _window_bias(self) -> Tensor:
-        table = self.relative_position_bias_table
-        index = window_bias_index(self.geometry.window_size, table.device)
+        table, size = self.relative_position_bias_table, self.geometry.window_size
+        index = relative_index(size, size, table.device)
         return table[index.flatten()].view(*index.shape, -1).permute(2, 0, 1)
 
     def _neighbor_bias(self) -> Tensor | None:
@@ -98,7 +98,7 @@ class FocalAttention(MultiLevelAttention):
         biases = []
         for level, table in enumerate(self.relative_position_bias_table_to_windows):
             region = self.geometry.region_size(level)
-            index = region_bias_index(self.geometry.window_size, region, table.device)
+            index = relative_index(self.geometry.window_size, region, table.device)
             biases.append(table[:, index.flatten()].unflatten(1, index.shape))
         return biases
 

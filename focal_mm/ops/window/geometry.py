@@ -92,35 +92,23 @@ class FocalGeometry(WindowPyramid):
         return self.focal_window + self.stride(level) - 1
 
 
-def _relative_index(num_queries: int, num_keys: int) -> Tensor:
-    """Row-major index of (query - key) offsets, (num_queries², num_keys²)."""
+@cached_by_size
+def relative_index(num_queries: int, num_keys: int, device: torch.device) -> Tensor:
+    """Entries of a table of (query - key) offsets, row by row, for each pair.
+
+    Args:
+        num_queries: Side of the square of queries.
+        num_keys: Side of the square of keys.
+        device: Where the result is put.
+
+    Returns:
+        int64, (num_queries², num_keys²).
+    """
     offset = torch.arange(num_queries)[:, None] - torch.arange(num_keys)[None, :]
     offset = offset + num_keys - 1
     side = num_queries + num_keys - 1
     index = offset[:, None, :, None] * side + offset[None, :, None, :]
-    return index.reshape(num_queries**2, num_keys**2)
-
-
-@cached_by_size
-def window_bias_index(window_size: int, device: torch.device) -> Tensor:
-    """Rows of ``relative_position_bias_table`` for each query and window key.
-
-    Returns:
-        int64, (window_size², window_size²).
-    """
-    return _relative_index(window_size, window_size).to(device)
-
-
-@cached_by_size
-def region_bias_index(
-    window_size: int, region_size: int, device: torch.device
-) -> Tensor:
-    """Columns of ``relative_position_bias_table_to_windows`` for each pair.
-
-    Returns:
-        int64, (window_size², region_size²).
-    """
-    return _relative_index(window_size, region_size).to(device)
+    return index.reshape(num_queries**2, num_keys**2).to(device)
 
 
 def _rolled_positions(window_size: int, expand_size: int) -> list[tuple[int, int]]:

@@ -5,10 +5,9 @@ from focal_mm.ops import FocalGeometry
 from focal_mm.ops.window.geometry import (
     halo_sources,
     merge_halo_bias,
-    region_bias_index,
     region_mask,
+    relative_index,
     shift_mask,
-    window_bias_index,
 )
 
 CPU = torch.device("cpu")
@@ -64,9 +63,9 @@ def test_region_is_centred_on_the_windows_own_sub_windows(level, first, last):
         assert (rows[i] == 0).tolist() == inside
 
 
-def test_region_bias_index_follows_query_minus_key():
+def test_relative_index_follows_query_minus_key():
     size, region = 3, 5
-    index = region_bias_index(size, region, CPU)
+    index = relative_index(size, region, CPU)
     side = size + region - 1
     for query, key in ((0, 0), (4, 7), (8, 24)):
         row = query // size - key // region + region - 1
@@ -87,8 +86,8 @@ def test_shift_mask_separates_what_the_roll_brought_together():
 
 def test_indices_are_built_once_per_size_and_usable_after_inference_mode():
     with torch.inference_mode():
-        first = window_bias_index(11, CPU)
-    assert window_bias_index(11, CPU) is first
+        first = relative_index(11, 11, CPU)
+    assert relative_index(11, 11, CPU) is first
     table = torch.randn(21**2, 2, requires_grad=True)
     table[first.flatten()].sum().backward()
     assert table.grad is not None
