@@ -9,6 +9,7 @@ from typing import Any
 from torch import Tensor
 
 from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.ops.common.dispatch import check_choice
 
 DERIVED_BUFFER = re.compile(
     r"(^|\.)(relative_position_index\w*|valid_ind_rolled|valid_ind_unfold_\w+"
@@ -51,10 +52,8 @@ def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     """
     if isinstance(state_dict.get("model"), Mapping):
         state_dict = state_dict["model"]
-    stages = [
-        int(m[1]) for m in map(re.compile(r"layers\.(\d+)\.").match, state_dict) if m
-    ]
-    last_stage = max(stages, default=3)
+    stages = re.findall(r"^layers\.(\d+)\.", "\n".join(state_dict), re.MULTILINE)
+    last_stage = max(map(int, stages), default=3)
     converted = {}
     for name, value in state_dict.items():
         if DERIVED_BUFFER.search(name):
@@ -73,73 +72,43 @@ def convert_released(state_dict: Mapping[str, Any]) -> dict[str, Tensor]:
     return converted
 
 
-_RELEASED_DEFAULTS: dict[str, Any] = {
-    "img_size": 224,
-    "patch_size": 4,
-    "in_chans": 3,
-    "num_classes": 1000,
-    "embed_dim": 96,
-    "depths": (2, 2, 6, 2),
-    "num_heads": (3, 6, 12, 24),
-    "window_size": 7,
-    "mlp_ratio": 4.0,
-    "qkv_bias": True,
-    "qk_scale": None,
-    "drop_rate": 0.0,
-    "attn_drop_rate": 0.0,
-    "drop_path_rate": 0.1,
-    "ape": False,
-    "patch_norm": True,
-    "use_checkpoint": False,
-    "use_shift": False,
-    "focal_stages": (0, 1, 2, 3),
-    "focal_levels": (1, 1, 1, 1),
-    "focal_windows": (7, 5, 3, 1),
-    "focal_pool": "fc",
-    "expand_stages": (0, 1, 2, 3),
-    "expand_sizes": (3, 3, 3, 3),
-    "expand_layer": "all",
-    "use_conv_embed": False,
-    "use_layerscale": False,
-    "layerscale_value": 1e-4,
-    "use_pre_norm": False,
+_ARGS: dict[str, tuple[Any, str]] = {
+    "img_size": (224, ""),
+    "patch_size": (4, "patch_size"),
+    "in_chans": (3, "in_channels"),
+    "num_classes": (1000, ""),
+    "embed_dim": (96, ""),
+    "depths": ((2, 2, 6, 2), ""),
+    "num_heads": ((3, 6, 12, 24), ""),
+    "window_size": (7, ""),
+    "mlp_ratio": (4.0, "mlp_ratio"),
+    "qkv_bias": (True, "qkv_bias"),
+    "qk_scale": (None, "qk_scale"),
+    "drop_rate": (0.0, "drop_rate"),
+    "attn_drop_rate": (0.0, "attn_drop_rate"),
+    "drop_path_rate": (0.1, "drop_path_rate"),
+    "ape": (False, "use_abs_pos_embed"),
+    "patch_norm": (True, "patch_norm"),
+    "use_checkpoint": (False, "with_cp"),
+    "use_shift": (False, "use_shift"),
+    "focal_stages": ((0, 1, 2, 3), ""),
+    "focal_levels": ((1, 1, 1, 1), ""),
+    "focal_windows": ((7, 5, 3, 1), ""),
+    "focal_pool": ("fc", "focal_pool"),
+    "expand_stages": ((0, 1, 2, 3), ""),
+    "expand_sizes": ((3, 3, 3, 3), ""),
+    "expand_layer": ("all", ""),
+    "use_conv_embed": (False, "use_conv_embed"),
+    "use_layerscale": (False, ""),
+    "layerscale_value": (1e-4, ""),
+    "use_pre_norm": (False, ""),
 }
-"""The released constructor's arguments; ``num_classes`` and ``expand_stages`` have no
-effect on its backbone."""
+"""The released constructor's arguments: their defaults, and our names for those that
+are carried over as they are. ``num_classes`` and ``expand_stages`` have no effect on
+its backbone."""
 
-_DEFAULTS_OF = {
-    "v1": _RELEASED_DEFAULTS,
-    "v2": {**_RELEASED_DEFAULTS, "focal_topK": 128},
-}
+_ARGS_OF = {"v1": _ARGS, "v2": {**_ARGS, "focal_topK": (128, "topk")}}
 """Arguments by version; 128 is what all released configs of Focal-fast have."""
-
-
-def _attention_config(
-    args: Mapping[str, Any], version: str, sides: tuple[int, ...]
-) -> dict[str, Any]:
-    """The part of the config that decides which keys a window sees."""
-    windows, expands, levels = [], [], []
-    for stage in range(len(args["depths"])):
-        shorter = min(sides) // args["patch_size"] // 2**stage
-        fits = shorter > args["window_size"]
-        windows.append(args["window_size"] if fits else shorter)
-        expands.append(args["expand_sizes"][stage] if fits else 0)
-        pools = stage in args["focal_stages"] and args["focal_pool"] != "none"
-        levels.append(args["focal_levels"][stage] if pools else 1)
-    config = dict(
-        window_size=tuple(windows),
-        focal_levels=tuple(levels),
-        focal_pool=args["focal_pool"],
-        use_shift=args["use_shift"],
-    )
-    if version == "v2":
-        return {**config, "key_selection": "topk", "topk": args["focal_topK"]}
-    return {
-        **config,
-        "expand_sizes": tuple(expands),
-        "expand_layer": args["expand_layer"],
-        "focal_windows": tuple(args["focal_windows"]),
-    }
 
 
 def from_released_args(
@@ -170,20 +139,31 @@ def from_released_args(
     Raises:
         ValueError: If an argument is unknown or the version is not there.
     """
-    if version not in _DEFAULTS_OF:
-        raise ValueError(
-            f"version must be one of {list(_DEFAULTS_OF)}, got {version!r}"
-        )
-    defaults = _DEFAULTS_OF[version]
-    unknown = sorted(set(kwargs) - set(defaults))
+    check_choice("version", version, tuple(_ARGS_OF))
+    known = _ARGS_OF[version]
+    unknown = sorted(set(kwargs) - set(known))
     if unknown:
         raise ValueError(
             f"unknown arguments of the released FocalTransformer ({version}): "
-            f"{unknown}; known are {sorted(defaults)}"
+            f"{unknown}; known are {sorted(known)}"
         )
+    defaults = {name: default for name, (default, _) in known.items()}
     args = {**defaults, "img_size": img_size, **kwargs}
     sides = args["img_size"]
     sides = (sides, sides) if isinstance(sides, int) else tuple(sides)
+    windows, expands, levels = [], [], []
+    for stage in range(len(args["depths"])):
+        shorter = min(sides) // args["patch_size"] // 2**stage
+        fits = shorter > args["window_size"]
+        windows.append(args["window_size"] if fits else shorter)
+        expands.append(args["expand_sizes"][stage] if fits else 0)
+        pools = stage in args["focal_stages"] and args["focal_pool"] != "none"
+        levels.append(args["focal_levels"][stage] if pools else 1)
+    regions = dict(
+        expand_sizes=tuple(expands),
+        expand_layer=args["expand_layer"],
+        focal_windows=tuple(args["focal_windows"]),
+    )
     return dict(
         type="FocalTransformer",
         arch=dict(
@@ -191,24 +171,15 @@ def from_released_args(
             depths=tuple(args["depths"]),
             num_heads=tuple(args["num_heads"]),
         ),
-        in_channels=args["in_chans"],
-        patch_size=args["patch_size"],
-        mlp_ratio=args["mlp_ratio"],
-        qkv_bias=args["qkv_bias"],
-        qk_scale=args["qk_scale"],
-        drop_rate=args["drop_rate"],
-        attn_drop_rate=args["attn_drop_rate"],
-        drop_path_rate=args["drop_path_rate"],
-        use_conv_embed=args["use_conv_embed"],
+        **{ours: args[name] for name, (_, ours) in known.items() if ours},
         # Without patch_norm the released code has no norm of either kind.
         use_pre_norm=args["use_pre_norm"] and args["patch_norm"],
         layer_scale_init_value=(
             args["layerscale_value"] if args["use_layerscale"] else None
         ),
-        use_abs_pos_embed=args["ape"],
         pretrain_img_size=sides,
-        patch_norm=args["patch_norm"],
         out_indices=(len(args["depths"]) - 1,),
-        with_cp=args["use_checkpoint"],
-        **_attention_config(args, version, sides),
+        window_size=tuple(windows),
+        focal_levels=tuple(levels),
+        **(regions if version == "v1" else {"key_selection": "topk"}),
     )

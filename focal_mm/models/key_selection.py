@@ -6,13 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from focal_mm.layers import ATTENTIONS, POOLINGS
+from focal_mm.ops.common.dispatch import check_choice
 from focal_mm.ops.common.pyramid import WindowPyramid
-
-
-def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Raise a ValueError unless the argument ``name`` is one of ``allowed``."""
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
 
 
 def per_stage(name: str, value: Any | Sequence[Any], count: int) -> tuple[Any, ...]:

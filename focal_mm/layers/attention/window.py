@@ -11,9 +11,8 @@ from torch import Tensor, nn
 
 from focal_mm.layers.attention.base import MultiLevelAttention
 from focal_mm.ops import FocalGeometry, focal_attention
+from focal_mm.ops.common.dispatch import check_choice
 from focal_mm.ops.window.geometry import relative_index
-
-EXPAND_LAYERS = ("all", "even", "odd")
 
 
 class FocalAttention(MultiLevelAttention):
@@ -44,11 +43,7 @@ class FocalAttention(MultiLevelAttention):
         focal_windows: int,
         use_shift: bool,
     ) -> FocalGeometry:
-        if expand_layer not in EXPAND_LAYERS:
-            raise ValueError(
-                f"expand_layer must be one of {list(EXPAND_LAYERS)}, "
-                f"got {expand_layer!r}"
-            )
+        check_choice("expand_layer", expand_layer, ("all", "even", "odd"))
         odd = block % 2 == 1
         geometry = FocalGeometry(
             window_size,

@@ -11,11 +11,15 @@ from focal_mm.ops.common.backend import Backend, Inputs, MapInputs
 from focal_mm.ops.common.log import log_once
 
 
+def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
+    """Raise a ValueError unless the argument ``name`` is one of ``allowed``."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
+
+
 def check_backend_name(name: str, backends: Sequence[Backend]) -> None:
     """Raise a ValueError unless ``name`` is 'auto' or the name of one of them."""
-    allowed = ["auto", *(backend.name for backend in backends)]
-    if name not in allowed:
-        raise ValueError(f"attn_backend must be one of {allowed}, got {name!r}")
+    check_choice("attn_backend", name, ["auto", *(b.name for b in backends)])
 
 
 def choose_backend(
