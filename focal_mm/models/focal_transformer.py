@@ -11,15 +11,62 @@ from mmengine.logging import print_log
 from mmengine.model import BaseModule, update_init_info
 from mmengine.registry import MODELS
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from focal_mm.checkpoint.init import init_from_checkpoint, pretrained_of
 from focal_mm.checkpoint.interpolate import resize_pos_embed
 from focal_mm.checkpoint.state import adapt_state_dict
-from focal_mm.layers import ATTENTIONS, FocalBlock, make_downsample, make_stem
+from focal_mm.layers import (
+    ATTENTIONS,
+    FocalBlock,
+    PatchEmbed,
+    make_downsample,
+    make_stem,
+)
 from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
-from focal_mm.models.stage import FocalStage
 from focal_mm.ops import BACKENDS, check_backend_name
+
+
+class FocalStage(nn.Module):
+    """Blocks, then the downsampling that leads to the next stage.
+
+    Args:
+        blocks: The blocks.
+        downsample: The embedding after them; None for the last stage.
+        with_cp: Whether activations are recomputed in the backward pass.
+    """
+
+    def __init__(
+        self,
+        blocks: Sequence[FocalBlock],
+        downsample: PatchEmbed | None,
+        with_cp: bool,
+    ) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(blocks)
+        self.downsample = downsample
+        self.with_cp = with_cp
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Transform a map.
+
+        Args:
+            x: (N, H, W, C).
+
+        Returns:
+            The output of the blocks (N, H, W, C), and the next stage's input
+            (N, ceil(H/2), ceil(W/2), 2C), which is the same tensor after the last
+            stage.
+        """
+        for block in self.blocks:
+            if self.with_cp and self.training:
+                x = checkpoint(block, x, use_reentrant=False)
+            else:
+                x = block(x)
+        if self.downsample is None:
+            return x, x
+        return x, self.downsample(x.permute(0, 3, 1, 2))
 
 
 @MODELS.register_module()

@@ -13,6 +13,7 @@ import torch
 import torch.utils._python_dispatch as python_dispatch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 # PyTorch has no public names for the next three. Should one of them go, the plain path
 # is always taken, and the tests fail.
@@ -90,7 +91,8 @@ def plain_backward(
     create_graph = torch.is_grad_enabled()
     if not create_graph and is_ordinary(gradient):
         return None
-    with torch.enable_grad():
+    # The fused attention kernels have no second derivatives.
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
         # Aliases: one input may have been computed from another.
         aliases = [
             tensor.view_as(tensor) if need else tensor

@@ -111,49 +111,38 @@ def relative_index(num_queries: int, num_keys: int, device: torch.device) -> Ten
     return index.reshape(num_queries**2, num_keys**2).to(device)
 
 
-def _rolled_positions(window_size: int, expand_size: int) -> list[tuple[int, int]]:
-    """Where the tokens of the four rolled windows stand, (row, column) from the
-    window's first token, in the released order.
+# Compilers take the two lists as constants: tracing their loops takes minutes.
+@torch.compiler.assume_constant_result
+def _neighbors(window_size: int, expand_size: int) -> list[tuple[int, int, int]]:
+    """Index, row and column of each rolled key that falls outside the window.
+
+    The index counts the tokens of the four rolled windows in the released order; row
+    and column count from the window's first token.
     """
     tokens = range(window_size)
-    return [
+    rolled = [
         (row - sign_row * expand_size, col - sign_col * expand_size)
         for sign_row, sign_col in ROLLS
         for row in tokens
         for col in tokens
     ]
-
-
-def _is_outside(position: tuple[int, int], window_size: int) -> bool:
-    return not all(0 <= coordinate < window_size for coordinate in position)
-
-
-# Compilers take the two lists as constants: tracing their loops takes minutes.
-@torch.compiler.assume_constant_result
-def _neighbor_list(window_size: int, expand_size: int) -> list[int]:
-    """Values of :func:`neighbor_index`."""
     return [
-        index
-        for index, position in enumerate(_rolled_positions(window_size, expand_size))
-        if _is_outside(position, window_size)
+        (index, row, col)
+        for index, (row, col) in enumerate(rolled)
+        if row not in tokens or col not in tokens
     ]
 
 
 @torch.compiler.assume_constant_result
-def _halo_list(window_size: int, expand_size: int) -> list[list[int]]:
-    """Values of :func:`halo_sources`."""
+def _halo_keys(window_size: int, expand_size: int) -> list[list[int]]:
+    """For each token of the halo, the keys of the released order that it stands for."""
     keys = [(row, col) for row in range(window_size) for col in range(window_size)]
-    if expand_size:
-        rolled = _rolled_positions(window_size, expand_size)
-        keys += [position for position in rolled if _is_outside(position, window_size)]
+    keys += [(row, col) for _, row, col in _neighbors(window_size, expand_size)]
     side = window_size + 2 * expand_size
-    sources: list[list[int]] = [[] for _ in range(side**2)]
+    table: list[list[int]] = [[] for _ in range(side**2)]
     for key, (row, col) in enumerate(keys):
-        sources[(row + expand_size) * side + col + expand_size].append(key)
-    copies = max(len(stands_for) for stands_for in sources)
-    return [
-        stands_for + [len(keys)] * (copies - len(stands_for)) for stands_for in sources
-    ]
+        table[(row + expand_size) * side + col + expand_size].append(key)
+    return table
 
 
 @cached_by_size
@@ -164,7 +153,7 @@ def neighbor_index(window_size: int, expand_size: int, device: torch.device) -> 
         int64, (num_neighbors,): indices into four rolled windows of s² tokens
         laid end to end in the order of :data:`ROLLS`.
     """
-    index = _neighbor_list(window_size, expand_size)
+    index = [index for index, *_ in _neighbors(window_size, expand_size)]
     return torch.tensor(index, dtype=torch.int64, device=device)
 
 
@@ -180,7 +169,10 @@ def halo_sources(window_size: int, expand_size: int, device: torch.device) -> Te
         int64, ((s + 2e)², most copies of one token): indices into the released
         order; missing entries hold the number of keys.
     """
-    table = _halo_list(window_size, expand_size)
+    table = _halo_keys(window_size, expand_size)
+    lengths = [len(keys) for keys in table]
+    copies, total = max(lengths), sum(lengths)
+    table = [keys + [total] * (copies - len(keys)) for keys in table]
     return torch.tensor(table, dtype=torch.int64, device=device)
 
 
@@ -193,13 +185,8 @@ def halo_copies(
     Returns:
         int64, (2, tokens): the tokens, and that key of each in the released order.
     """
-    table = _halo_list(window_size, expand_size)
-    keys = window_size**2 + len(_neighbor_list(window_size, expand_size))
-    pairs = [
-        (token, stands_for[copy])
-        for token, stands_for in enumerate(table)
-        if stands_for[copy] < keys
-    ]
+    table = enumerate(_halo_keys(window_size, expand_size))
+    pairs = [(token, keys[copy]) for token, keys in table if len(keys) > copy]
     return torch.tensor(pairs, dtype=torch.int64, device=device).t().contiguous()
 
 

@@ -12,14 +12,12 @@ import functools
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from focal_mm.ops.common.backend import Backend
 from focal_mm.ops.common.log import log_once
 from focal_mm.ops.common.transforms import is_ordinary, plain_backward
 from focal_mm.ops.window.cpu.gradients import KeyGradients
 from focal_mm.ops.window.cpu.loading import ChunkLoader
-from focal_mm.ops.window.geometry import FocalGeometry
 from focal_mm.ops.window.halo import key_bias, key_mask
 from focal_mm.ops.window.inputs import AttentionInputs
 from focal_mm.ops.window.sdpa import attend
@@ -47,7 +45,7 @@ class _ChunkedAttention(torch.autograd.Function):
     @staticmethod
     def backward(ctx, gradient):
         (geometry, scale), inputs = ctx.sizes, ctx.saved_tensors
-        plain = functools.partial(_attend_plainly, geometry=geometry, scale=scale)
+        plain = functools.partial(attend, geometry=geometry, scale=scale)
         gradients = plain_backward(plain, inputs, ctx.needs_input_grad[2:], gradient)
         if gradients is not None:
             return None, None, *gradients
@@ -85,14 +83,6 @@ class _ChunkedAttention(torch.autograd.Function):
         grad_bias = grad_bias[..., : bias.shape[-1]]
         grads = (None, None, grad_query, grad_key, grad_value, grad_bias, None)
         return *grads, *grad_pooled, *more
-
-
-def _attend_plainly(
-    *tensors: Tensor | None, geometry: FocalGeometry, scale: float
-) -> Tensor:
-    """The same by operators that have derivatives of all orders."""
-    with sdpa_kernel(SDPBackend.MATH):
-        return attend(*tensors, geometry=geometry, scale=scale)
 
 
 def cpu_attention(inputs: AttentionInputs) -> Tensor:

@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from focal_mm.ops.window.cpu.chunks import Chunk
 from focal_mm.ops.window.geometry import FocalGeometry
-
-
-class _Level(NamedTuple):
-    """Sums of the keys' and values' gradients on one map.
-
-    Attributes:
-        total: (2, B, h, rows, cols, d): the map and all that windows see around it.
-        side: Side of the square that a window sees.
-        step: From one window's square to the next one's.
-    """
-
-    total: Tensor
-    side: int
-    step: int
 
 
 def _add_overlapping(
@@ -97,11 +81,14 @@ class KeyGradients:
         sizes = [(geometry.halo_size, geometry.window_size)]
         for level in range(geometry.coarse_levels):
             sizes.append((geometry.region_size(level), geometry.stride(level)))
-        self._levels = []
+        # Per map: sums of its keys' and values' gradients, (2, B, h, rows, cols, d),
+        # with all that windows see around it; the side of the square that a window
+        # sees; the step from one window's square to the next one's.
+        self._levels: list[tuple[Tensor, int, int]] = []
         for side, step in sizes:
             sides = [(n - 1) * step + side for n in windows]
             total = like.new_zeros(2, batch, heads, *sides, channels)
-            self._levels.append(_Level(total, side, step))
+            self._levels.append((total, side, step))
 
     def add(self, gradients: Tensor, chunk: Chunk) -> None:
         """Add those of a chunk, (2, n, h, keys, d): of keys, then of values."""
