@@ -17,16 +17,28 @@ _PREFIX = "backbone."
 
 def pretrained_of(
     init_cfg: Mapping[str, Any] | Sequence[Mapping[str, Any]] | None,
-) -> tuple[list[dict[str, Any]] | None, dict[str, Any] | None]:
-    """Split an ``init_cfg`` into its other entries and its 'Pretrained' entry."""
+) -> tuple[list[dict[str, Any]] | None, PretrainedInit | None]:
+    """Split an ``init_cfg`` into its other entries and its 'Pretrained' entry.
+
+    Raises:
+        ValueError: If there are several of the latter, or it has an unknown key.
+    """
     if init_cfg is None:
         return None, None
-    entries = [init_cfg] if isinstance(init_cfg, Mapping) else list(init_cfg)
-    pretrained = [e for e in entries if e["type"] in ("Pretrained", PretrainedInit)]
-    others = [dict(entry) for entry in entries if entry not in pretrained]
-    if len(pretrained) > 1:
+    entries = [init_cfg] if isinstance(init_cfg, Mapping) else init_cfg
+    others, found = [], []
+    for entry in map(dict, entries):
+        if entry["type"] in ("Pretrained", PretrainedInit):
+            del entry["type"]
+            try:
+                found.append(PretrainedInit(**entry))
+            except TypeError as error:
+                raise ValueError(f"init_cfg: {error}") from None
+        else:
+            others.append(entry)
+    if len(found) > 1:
         raise ValueError("init_cfg: more than one entry of type 'Pretrained'")
-    return others or None, dict(pretrained[0]) if pretrained else None
+    return others or None, found[0] if found else None
 
 
 def _backbone_part(
@@ -54,30 +66,22 @@ def _backbone_part(
     return own
 
 
-def init_from_checkpoint(model: nn.Module, cfg: Mapping[str, Any]) -> None:
-    """Load ``cfg['checkpoint']`` into a backbone and log what was done.
+def init_from_checkpoint(model: nn.Module, pretrained: PretrainedInit) -> None:
+    """Load a checkpoint into a backbone and log what was done.
 
     Args:
         model: The :class:`focal_mm.models.FocalTransformer`.
-        cfg: MMEngine's 'Pretrained' entry: ``checkpoint``, and optionally ``prefix``
-            and ``map_location``. Without a prefix, ``backbone.`` is taken where the
-            file has it.
+        pretrained: MMEngine's entry. Without a prefix, ``backbone.`` is taken where
+            the file has it.
 
     Raises:
         CheckpointError: If the file cannot be read or is of another model; the
             backbone is unchanged then.
-        ValueError: If ``cfg`` has an unknown key.
     """
-    unknown = set(cfg) - {"type", "checkpoint", "prefix", "map_location"}
-    if unknown:
-        raise ValueError(
-            f"init_cfg: unknown keys {sorted(unknown)} beside type='Pretrained'; "
-            "allowed are checkpoint, prefix, map_location"
-        )
-    path = cfg["checkpoint"]
+    path = pretrained.checkpoint
     print_log(f"backbone weights from {path}", logger="current")
-    checkpoint = read_checkpoint(path, cfg.get("map_location", "cpu"))
-    state = _backbone_part(state_dict_of(checkpoint, path), cfg.get("prefix"), path)
+    checkpoint = read_checkpoint(path, pretrained.map_location or "cpu")
+    state = _backbone_part(state_dict_of(checkpoint, path), pretrained.prefix, path)
     try:
         # What does not fit raises before anything is written.
         model.load_state_dict(state, strict=False)

@@ -108,19 +108,17 @@ def _read_local(path: str, map_location: str) -> dict[str, Any]:
 
 def _read_url(url: str, map_location: str) -> dict[str, Any]:
     """Download once per machine cache: the main process first, then the others."""
-    checkpoint = None
-    for turn in (True, False):
-        if is_main_process() == turn:
-            try:
-                checkpoint = torch.hub.load_state_dict_from_url(
-                    url, map_location=map_location, weights_only=True
-                )
-            except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-                raise CheckpointError(
-                    f"{url} cannot be loaded: {_first_line(error)}"
-                ) from None
+    if not is_main_process():
         barrier()
-    return checkpoint
+    try:
+        return torch.hub.load_state_dict_from_url(
+            url, map_location=map_location, weights_only=True
+        )
+    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
+        raise CheckpointError(f"{url} cannot be loaded: {_first_line(error)}") from None
+    finally:
+        if is_main_process():
+            barrier()
 
 
 def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:

@@ -37,7 +37,12 @@ Report = dict[str, list[str]]
 
 
 def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor:
-    """The tensor ``name`` of the file in the size that the model has."""
+    """The tensor ``name`` of the file in the size that the model has, if it is a table.
+
+    Raises:
+        ValueError: If it cannot be resized.
+        KeyError: If the file lacks what it depends on.
+    """
     tensor, wanted = state[name], target.get_parameter(name).shape
     if name == "absolute_pos_embed":
         side = interpolate.square_side(tensor.shape[1])
@@ -56,14 +61,9 @@ def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor
         )
     if "pool_layers." in name:
         return interpolate.resize_pool(tensor, wanted)
-    return interpolate.resize_window_table(tensor, wanted[0])
-
-
-def _mismatch(name: str, got: Tensor, wanted: Tensor) -> CheckpointError:
-    return CheckpointError(
-        f"not a checkpoint of this model: {name} is {tuple(got.shape)} in the file "
-        f"and {tuple(wanted.shape)} in the model; nothing was loaded"
-    )
+    if _TABLE.search(name):
+        return interpolate.resize_window_table(tensor, wanted[0])
+    return tensor
 
 
 def fit_state_dict(
@@ -107,10 +107,20 @@ def fit_state_dict(
             fitted[name] = value
         elif value.shape == wanted[name].shape:
             fitted[name] = value
-        elif not _TABLE.search(name):
-            raise _mismatch(name, value, wanted[name])
         else:
-            _fit_table(name, state, model, fitted, report)
+            sizes = f"{tuple(value.shape)} -> {tuple(wanted[name].shape)}"
+            try:
+                fitted[name] = _resize(name, state, model)
+            except (ValueError, KeyError) as error:
+                report[DROPPED].append(f"{name} ({sizes}: {error})")
+                continue
+            if fitted[name].shape != wanted[name].shape:
+                raise CheckpointError(
+                    f"not a checkpoint of this model: {name} is {sizes} from the file "
+                    "to the model; nothing was loaded"
+                )
+            how = " over the halo" if name.endswith("_to_neighbors") else ""
+            report[RESIZED].append(f"{name} {sizes}{how}")
     for name in wanted:
         if name not in fitted:
             report[INITIALISED if _TABLE.search(name) else MISSING].append(name)
@@ -150,41 +160,12 @@ def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
             )
 
 
-def _fit_table(
-    name: str,
-    state: Mapping[str, Tensor],
-    model: nn.Module,
-    fitted: dict[str, Tensor],
-    report: Report,
-) -> None:
-    """Put a resized table into ``fitted``, or leave it out where it cannot be."""
-    value, wanted = state[name], model.get_parameter(name)
-    sizes = f"{tuple(value.shape)} -> {tuple(wanted.shape)}"
-    try:
-        resized = _resize(name, state, model)
-    except (ValueError, KeyError) as error:
-        report[DROPPED].append(f"{name} ({sizes}: {error})")
-        return
-    if resized.shape != wanted.shape:
-        raise _mismatch(name, value, wanted)
-    how = " over the halo" if name.endswith("_to_neighbors") else ""
-    report[RESIZED].append(f"{name} {sizes}{how}")
-    fitted[name] = resized
-
-
 def adapt_state_dict(
-    module: nn.Module,
-    state_dict: dict[str, Tensor],
-    prefix: str,
-    local_metadata: dict,
-    strict: bool,
-    missing_keys: list[str],
-    unexpected_keys: list[str],
-    error_msgs: list[str],
+    module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: object
 ) -> None:
     """Load pre-hook of the backbone: fit its part of ``state_dict`` and log it.
 
-    The signature is PyTorch's. A file without anything for the backbone is left to
+    PyTorch passes more arguments. A file without anything for the backbone is left to
     the caller, who reports the missing keys.
     """
     own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}

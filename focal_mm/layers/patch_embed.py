@@ -6,12 +6,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-def pad_to_multiple(x: Tensor, divisor: int) -> Tensor:
-    """Zero-pad (N, C, H, W) at the right and the bottom to multiples of ``divisor``."""
-    height, width = x.shape[-2:]
-    return F.pad(x, (0, -width % divisor, 0, -height % divisor))
-
-
 class PatchEmbed(nn.Module):
     """Convolution that reduces the resolution, then LayerNorm.
 
@@ -53,7 +47,9 @@ class PatchEmbed(nn.Module):
         """Embed (N, C, H, W) to (N, ceil(H / stride), ceil(W / stride), D)."""
         if self.pre_norm is not None:
             x = self.pre_norm(x)
-        x = self.proj(pad_to_multiple(x, self.stride)).permute(0, 2, 3, 1)
+        height, width = x.shape[-2:]
+        x = F.pad(x, (0, -width % self.stride, 0, -height % self.stride))
+        x = self.proj(x).permute(0, 2, 3, 1)
         return x if self.norm is None else self.norm(x)
 
 

@@ -280,7 +280,7 @@ class FocalTransformer(BaseModule):
             return
         init_from_checkpoint(self, pretrained)
         if hasattr(self, "_params_init_info"):
-            update_init_info(self, f"loaded from {pretrained['checkpoint']}")
+            update_init_info(self, f"loaded from {pretrained.checkpoint}")
 
     def _pos_embed(self, height: int, width: int) -> Tensor:
         """The absolute position embedding for a map, (1, height, width, C)."""
@@ -346,18 +346,18 @@ class FocalTransformer(BaseModule):
             The depth (0: the stem; then one for each block) and the number of depths.
         """
         depths = self.arch.depths[: self.num_stages]
-        num_layers = sum(depths) + 2
+        kind, *parts = param_name.removeprefix(prefix).split(".")
         if not param_name.startswith(prefix):
-            return num_layers - 1, num_layers
-        parts = param_name[len(prefix) :].split(".")
-        if parts[0] in ("patch_embed", "absolute_pos_embed"):
-            return 0, num_layers
-        if parts[0] == "stages":
-            stage = int(parts[1])
-            if parts[2] == "downsample":
-                return sum(depths[: stage + 1]), num_layers
-            return sum(depths[:stage]) + int(parts[3]) + 1, num_layers
-        return num_layers - 2, num_layers
+            depth = sum(depths) + 1
+        elif kind in ("patch_embed", "absolute_pos_embed"):
+            depth = 0
+        elif kind == "stages" and parts[1] == "downsample":
+            depth = sum(depths[: int(parts[0]) + 1])
+        elif kind == "stages":
+            depth = sum(depths[: int(parts[0])]) + int(parts[2]) + 1
+        else:
+            depth = sum(depths)
+        return depth, sum(depths) + 2
 
 
 def _init_linear(module: nn.Module) -> None:

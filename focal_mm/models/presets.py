@@ -47,15 +47,12 @@ def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
         ValueError: If the preset is unknown, keys are missing or unknown, or the
             sizes do not fit together.
     """
-    if isinstance(arch, str):
-        if arch not in ARCHS:
-            raise ValueError(f"arch must be one of {sorted(ARCHS)}, got {arch!r}")
+    if isinstance(arch, str) and arch in ARCHS:
         return ARCHS[arch]
     if not isinstance(arch, Mapping) or set(arch) != set(Arch._fields):
-        got = sorted(arch) if isinstance(arch, Mapping) else arch
         raise ValueError(
             f"arch must be one of {sorted(ARCHS)} or a dict with exactly the keys "
-            f"{list(Arch._fields)}, got {got!r}"
+            f"{list(Arch._fields)}, got {arch!r}"
         )
     parsed = Arch(arch["embed_dims"], tuple(arch["depths"]), tuple(arch["num_heads"]))
     if len(parsed.depths) != len(parsed.num_heads) or not parsed.depths:

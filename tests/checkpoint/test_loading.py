@@ -278,7 +278,7 @@ def test_other_initialisers_of_init_cfg_still_run(small_backbone):
     others, found = checkpoint_init.pretrained_of(
         [dict(type="Constant", layer="Linear", val=0.0), pretrained("x.pth")]
     )
-    assert found["checkpoint"] == "x.pth"
+    assert found.checkpoint == "x.pth"
     assert len(others) == 1
 
 

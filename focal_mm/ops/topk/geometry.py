@@ -159,11 +159,10 @@ def offset_grid(level: Level, window_size: int, device: torch.device) -> Tensor:
         float32, (*bias_table_size, 2): row and column offset. A query of the window
         stands at ``-(s // 2) … s - 1 - s // 2`` from the window's centre.
     """
-    first, last = -(window_size // 2), window_size - window_size // 2
-    sides = []
-    for most in reach(level):
-        widest = most * level.step
-        sides.append(torch.arange(first - widest, last + widest))
+    sides = [
+        torch.arange(size) - (size - window_size) // 2 - window_size // 2
+        for size in bias_table_size(level, window_size)
+    ]
     grid = torch.stack(torch.meshgrid(*sides, indexing="ij"), dim=-1)
     return grid.float().to(device)
 

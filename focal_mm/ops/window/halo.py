@@ -65,41 +65,28 @@ def key_bias(inputs: AttentionInputs) -> Tensor:
 
 @cached_by_size
 def _border_mask(
-    rows: int,
-    cols: int,
-    fine_keys: int,
-    levels: tuple[tuple[int, int], ...],
-    device: torch.device,
+    geometry: FocalGeometry, rows: int, cols: int, device: torch.device
 ) -> Tensor:
-    """Logits of the keys of ``rows * cols`` windows at the map's border.
-
-    Args:
-        rows: Rows of windows.
-        cols: Columns of windows.
-        fine_keys: Keys that are not pooled, which no border hides.
-        levels: Stride and region side of each coarse level.
-        device: Where the result is put.
+    """Logits of all keys, which hide the pooled ones outside the map.
 
     Returns:
-        float32, (rows * cols, 1, keys).
+        float32, (rows * cols, 1, keys) for as many windows.
     """
-    fine = torch.zeros(rows * cols, fine_keys, device=device)
-    regions = [region_mask(rows, cols, *level, device) for level in levels]
-    return torch.cat((fine, *regions), dim=-1)[:, None]
+    masks = [torch.zeros(rows * cols, geometry.halo_size**2, device=device)]
+    for level in range(geometry.coarse_levels):
+        stride, region = geometry.stride(level), geometry.region_size(level)
+        masks.append(region_mask(rows, cols, stride, region, device))
+    return torch.cat(masks, dim=-1)[:, None]
 
 
 def key_mask(inputs: AttentionInputs) -> Tensor | None:
     """What differs between windows: float32, (windows, 1 or s², keys), or None."""
     geometry, grid = inputs.geometry, inputs.grid
     device = inputs.query.device
-    levels = tuple(
-        (geometry.stride(level), geometry.region_size(level))
-        for level in range(geometry.coarse_levels)
-    )
-    bordered = any(region > stride for stride, region in levels)
+    bordered = geometry.coarse_levels and geometry.focal_window > 1
     if not bordered and not geometry.shift_size:
         return None
-    border = _border_mask(*grid, geometry.halo_size**2, levels, device)
+    border = _border_mask(geometry, *grid, device)
     if not geometry.shift_size:
         return border
     size, expand = geometry.window_size, geometry.expand_size
