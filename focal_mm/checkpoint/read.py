@@ -59,31 +59,25 @@ def _first_line(error: BaseException) -> str:
     return str(error).strip().split("\n")[0]
 
 
-def _read_safetensors(path: str, map_location: str) -> dict[str, Tensor]:
-    try:
+def _load(path: str, map_location: str) -> Any:
+    if path.endswith(".safetensors"):
         from safetensors.torch import load_file
-    except ImportError:
-        raise CheckpointError(
-            f"{path}: reading .safetensors needs the package safetensors "
-            "(pip install safetensors)"
-        ) from None
-    try:
+
         return load_file(path, device=map_location)
-    except Exception as error:
-        raise CheckpointError(
-            f"{path} is truncated or not a safetensors file ({_first_line(error)}); "
-            "nothing was loaded"
-        ) from None
+    with _training_state_allowed():
+        return torch.load(path, map_location=map_location, weights_only=True)
 
 
 def _read_local(path: str, map_location: str) -> dict[str, Any]:
     if not Path(path).is_file():
         raise CheckpointError(f"{path}: no such checkpoint file")
-    if path.endswith(".safetensors"):
-        return _read_safetensors(path, map_location)
     try:
-        with _training_state_allowed():
-            loaded = torch.load(path, map_location=map_location, weights_only=True)
+        loaded = _load(path, map_location)
+    except ImportError:
+        raise CheckpointError(
+            f"{path}: reading .safetensors needs the package safetensors "
+            "(pip install safetensors)"
+        ) from None
     except pickle.UnpicklingError as error:
         reason = next(
             (line for line in str(error).splitlines() if "Unsupported" in line),
@@ -93,9 +87,10 @@ def _read_local(path: str, map_location: str) -> dict[str, Any]:
             f"{path} is not a file of plain weights: it holds objects that would run "
             f"code, or it is damaged; nothing was executed or loaded ({reason.strip()})"
         ) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+    # Damaged files raise a dozen kinds of errors, safetensors' own among them.
+    except Exception as error:
         raise CheckpointError(
-            f"{path} is truncated or not a PyTorch checkpoint ({_first_line(error)}); "
+            f"{path} is truncated or not a checkpoint ({_first_line(error)}); "
             "nothing was loaded"
         ) from None
     if not isinstance(loaded, Mapping):

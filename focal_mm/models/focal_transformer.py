@@ -26,6 +26,7 @@ from focal_mm.layers import (
 from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
 from focal_mm.ops import BACKENDS, check_backend_name
+from focal_mm.ops.common.dispatch import check_range
 
 
 class FocalStage(nn.Module):
@@ -184,11 +185,7 @@ class FocalTransformer(BaseModule):
         ):
             if not 0 <= rate < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {rate}")
-        if not -1 <= frozen_stages <= self.num_stages:
-            raise ValueError(
-                f"frozen_stages must be between -1 and {self.num_stages}, "
-                f"got {frozen_stages}"
-            )
+        check_range("frozen_stages", frozen_stages, -1, self.num_stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
 

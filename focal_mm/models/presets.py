@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from focal_mm.ops.common.dispatch import check_range
+
 
 class Arch(NamedTuple):
     """Size of a model.
@@ -60,8 +62,7 @@ def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
             "arch: depths and num_heads must name the same stages, got "
             f"{parsed.depths} and {parsed.num_heads}"
         )
-    if min(parsed.depths) < 1:
-        raise ValueError(f"arch: depths must be at least 1, got {parsed.depths}")
+    check_range("arch: depths", min(parsed.depths), 1)
     for stage, heads in enumerate(parsed.num_heads):
         channels = parsed.embed_dims * 2**stage
         if heads < 1 or channels % heads:

@@ -17,6 +17,13 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ValueError(f"{name} must be one of {list(allowed)}, got {value!r}")
 
 
+def check_range(name: str, value: int, least: int, most: int | None = None) -> None:
+    """Raise a ValueError unless ``least <= value <= most``; None is no upper bound."""
+    if value < least or (most is not None and value > most):
+        wanted = f"at least {least}" if most is None else f"between {least} and {most}"
+        raise ValueError(f"{name} must be {wanted}, got {value}")
+
+
 def check_backend_name(name: str, backends: Sequence[Backend]) -> None:
     """Raise a ValueError unless ``name`` is 'auto' or the name of one of them."""
     check_choice("attn_backend", name, ["auto", *(b.name for b in backends)])

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from focal_mm.ops.common.dispatch import check_range
 from focal_mm.ops.common.pyramid import WindowPyramid, cached_by_size
 
 
@@ -77,15 +78,10 @@ class TopKGeometry(WindowPyramid):
     coarse_levels: int = 0
 
     def __post_init__(self) -> None:
-        if self.window_size < 1:
-            raise ValueError(f"window_size must be at least 1, got {self.window_size}")
-        if self.topk < 1:
-            raise ValueError(f"topk must be at least 1, got {self.topk}")
-        if self.coarse_levels not in (0, 1):
-            raise ValueError(
-                "coarse_levels must be 0 or 1 where keys are selected by distance, "
-                f"got {self.coarse_levels}"
-            )
+        check_range("window_size", self.window_size, 1)
+        check_range("topk", self.topk, 1)
+        # Only the map of one pooled token per window has keys by distance.
+        check_range("coarse_levels", self.coarse_levels, 0, 1)
 
     def levels(self, rows: int, cols: int) -> tuple[Level, ...]:
         """The maps that ``rows * cols`` windows take keys from, the fine one first."""

@@ -12,12 +12,8 @@ from focal_mm.ops.topk.geometry import Level, TopKGeometry
 
 @dataclass(frozen=True)
 class TopKInputs(MapInputs):
-    """Checked arguments of one call of top-K attention.
-
-    Attributes:
-        geometry: The sizes.
-        bias_tables: Per level, the fine one first, (h, *bias_table_size): the bias of
-            each query-key offset.
+    """Checked arguments of :func:`focal_mm.ops.topk_attention`, which says what they
+    are.
     """
 
     geometry: TopKGeometry

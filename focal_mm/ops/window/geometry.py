@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from focal_mm.ops.common.dispatch import check_range
 from focal_mm.ops.common.pyramid import WindowPyramid, at_least_float32, cached_by_size
 
 OUTSIDE_LOGIT = -100.0
@@ -51,30 +52,17 @@ class FocalGeometry(WindowPyramid):
     shift_size: int = 0
 
     def __post_init__(self) -> None:
-        if self.window_size < 1:
-            raise ValueError(f"window_size must be at least 1, got {self.window_size}")
-        if not 0 <= self.expand_size <= self.window_size:
-            raise ValueError(
-                f"expand_size must be between 0 and window_size={self.window_size}, "
-                f"got {self.expand_size}"
-            )
+        check_range("window_size", self.window_size, 1)
+        check_range("expand_size", self.expand_size, 0, self.window_size)
         if self.focal_window < 1 or self.focal_window % 2 == 0:
             raise ValueError(
                 "focal_window must be odd and at least 1 (the region is centred on "
                 f"the window), got {self.focal_window}"
             )
-        most = self.window_size.bit_length()
-        if not 0 <= self.coarse_levels <= most:
-            raise ValueError(
-                f"coarse_levels must be between 0 and {most} (sub-windows of at least "
-                f"one token in window_size={self.window_size}), "
-                f"got {self.coarse_levels}"
-            )
-        if not 0 <= self.shift_size < self.window_size:
-            raise ValueError(
-                f"shift_size must be between 0 and window_size - 1 = "
-                f"{self.window_size - 1}, got {self.shift_size}"
-            )
+        # Sub-windows have at least one token.
+        most_levels = self.window_size.bit_length()
+        check_range("coarse_levels", self.coarse_levels, 0, most_levels)
+        check_range("shift_size", self.shift_size, 0, self.window_size - 1)
 
     @property
     def num_neighbors(self) -> int:

@@ -12,16 +12,8 @@ from focal_mm.ops.window.geometry import FocalGeometry
 
 @dataclass(frozen=True)
 class AttentionInputs(MapInputs):
-    """Checked arguments of one call of focal attention.
-
-    ``r_k`` is the region side of coarse level ``k``, the rest as in
-    :class:`MapInputs`.
-
-    Attributes:
-        geometry: The sizes.
-        window_bias: (h, s², s²).
-        neighbor_bias: (h, s², num_neighbors), or None where nothing is expanded.
-        pooled_biases: Per coarse level (h, s², r_k²).
+    """Checked arguments of :func:`focal_mm.ops.focal_attention`, which says what
+    they are.
     """
 
     geometry: FocalGeometry

@@ -80,20 +80,17 @@ def attend(
     return unwindow(output, (rows, cols), size)
 
 
+def joined(inputs: AttentionInputs) -> tuple[Tensor | None, ...]:
+    """The tensors that :func:`attend` takes."""
+    maps = inputs.query, inputs.key, inputs.value
+    pooled = inputs.pooled_keys + inputs.pooled_values
+    return *maps, key_bias(inputs), key_mask(inputs), *pooled
+
+
 def sdpa_attention(inputs: AttentionInputs) -> Tensor:
     """Focal attention without rolls and without duplicate keys."""
-    return attend(
-        inputs.query,
-        inputs.key,
-        inputs.value,
-        key_bias(inputs),
-        key_mask(inputs),
-        *inputs.pooled_keys,
-        *inputs.pooled_values,
-        geometry=inputs.geometry,
-        scale=inputs.scale,
-        dropout_p=inputs.dropout_p,
-    )
+    sizes = dict(geometry=inputs.geometry, scale=inputs.scale)
+    return attend(*joined(inputs), **sizes, dropout_p=inputs.dropout_p)
 
 
 SDPA = Backend("sdpa", sdpa_attention)

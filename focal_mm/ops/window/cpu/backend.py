@@ -18,9 +18,8 @@ from focal_mm.ops.common.log import log_once
 from focal_mm.ops.common.transforms import is_ordinary, plain_backward
 from focal_mm.ops.window.cpu.gradients import KeyGradients
 from focal_mm.ops.window.cpu.loading import ChunkLoader
-from focal_mm.ops.window.halo import key_bias, key_mask
 from focal_mm.ops.window.inputs import AttentionInputs
-from focal_mm.ops.window.sdpa import attend
+from focal_mm.ops.window.sdpa import attend, joined
 
 
 class _ChunkedAttention(torch.autograd.Function):
@@ -55,7 +54,7 @@ class _ChunkedAttention(torch.autograd.Function):
         grad_query = torch.empty_like(query, memory_format=torch.contiguous_format)
         targets = loader.windows(grad_query)
         grad_bias = torch.zeros_like(loader.bias)
-        sums = KeyGradients(geometry, gradients.shape[:3], bias, query.shape[-2:])
+        sums = KeyGradients(geometry, gradients.shape, bias.dtype)
         query_buffer, logit_buffer = loader.query_buffer(), loader.weight_buffer()
         key_buffer = loader.key_buffer()
         for chunk in loader.chunks:
@@ -90,11 +89,7 @@ def cpu_attention(inputs: AttentionInputs) -> Tensor:
 
     Where a transform follows the call, 'sdpa' computes it.
     """
-    tensors = (
-        *(inputs.query, inputs.key, inputs.value),
-        *(key_bias(inputs), key_mask(inputs)),
-        *(*inputs.pooled_keys, *inputs.pooled_values),
-    )
+    tensors = joined(inputs)
     if is_ordinary(*tensors):
         return _ChunkedAttention.apply(inputs.geometry, inputs.scale, *tensors)
     if not torch.compiler.is_compiling():

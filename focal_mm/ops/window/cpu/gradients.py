@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -64,20 +66,15 @@ class KeyGradients:
 
     Args:
         geometry: The sizes.
-        grid: Batch, rows and columns of windows.
-        like: Has the dtype.
-        shape: Heads and channels.
+        windows: Shape of the windows of queries, (B, rows, cols, h, s, s, d).
+        dtype: That of the sums.
     """
 
     def __init__(
-        self,
-        geometry: FocalGeometry,
-        grid: tuple[int, int, int],
-        like: Tensor,
-        shape: tuple[int, int],
+        self, geometry: FocalGeometry, windows: Sequence[int], dtype: torch.dtype
     ) -> None:
         self._margin = geometry.expand_size
-        (batch, *windows), (heads, channels) = grid, shape
+        batch, rows, cols, heads, *_, channels = windows
         sizes = [(geometry.halo_size, geometry.window_size)]
         for level in range(geometry.coarse_levels):
             sizes.append((geometry.region_size(level), geometry.stride(level)))
@@ -86,8 +83,8 @@ class KeyGradients:
         # sees; the step from one window's square to the next one's.
         self._levels: list[tuple[Tensor, int, int]] = []
         for side, step in sizes:
-            sides = [(n - 1) * step + side for n in windows]
-            total = like.new_zeros(2, batch, heads, *sides, channels)
+            sides = [(n - 1) * step + side for n in (rows, cols)]
+            total = torch.zeros(2, batch, heads, *sides, channels, dtype=dtype)
             self._levels.append((total, side, step))
 
     def add(self, gradients: Tensor, chunk: Chunk) -> None:

@@ -65,14 +65,9 @@ class ChunkLoader:
     still in the cache, and new memory is slow at its first touch.
 
     Args:
-        query: (B, H, W, h, d).
-        key: As ``query``.
-        value: As ``query``.
-        bias: (h, s², keys); its dtype is that of the computation.
-        mask: (windows, 1 or s², keys) or None.
-        pooled: Keys of each coarse level, then values, (B, Hk, Wk, h, d).
-        geometry: The sizes.
-        scale: Factor of the queries.
+        query, key, value, bias, mask, pooled, geometry, scale: As for
+            :func:`focal_mm.ops.window.sdpa.attend`; the bias has the dtype of the
+            computation.
 
     Attributes:
         chunks: The chunks of the call, the largest first.
