@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from focal_mm.layers import ATTENTIONS, POOLINGS
-from focal_mm.ops.common.dispatch import check_choice
+from focal_mm.ops.common.dispatch import check_choice, check_range
 from focal_mm.ops.common.pyramid import WindowPyramid
 
 
@@ -20,11 +20,8 @@ def per_stage(name: str, value: Any | Sequence[Any], count: int) -> tuple[Any, .
 
 def _check_levels(key_selection: str, levels: Sequence[int], focal_pool: str) -> None:
     most = ATTENTIONS[key_selection].max_focal_levels
-    if min(levels) < 1 or max(levels) > most:
-        raise ValueError(
-            f"focal_levels must be between 1 and {most} with "
-            f"key_selection={key_selection!r}, got {levels}"
-        )
+    for number in levels:
+        check_range(f"focal_levels with {key_selection=}", number, 1, most)
     if focal_pool == "none" and max(levels) > 1:
         raise ValueError(
             f"focal_pool='none' leaves only the fine level: focal_levels must be 1, "

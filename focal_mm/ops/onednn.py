@@ -143,13 +143,8 @@ def _infer_mlp(
     return output
 
 
-def _plain_mlp(
-    x: Tensor,
-    weight1: Tensor,
-    bias1: Tensor | None,
-    weight2: Tensor,
-    bias2: Tensor | None,
-) -> Tensor:
+def _plain_mlp(x: Tensor, *parameters: Tensor | None) -> Tensor:
+    weight1, bias1, weight2, bias2 = parameters
     return F.linear(F.gelu(F.linear(x, weight1, bias1)), weight2, bias2)
 
 

@@ -22,7 +22,9 @@ def biased_attention(
     """Softmax attention with a bias of the logits.
 
     The fused kernels have no batching rules and no forward derivatives: where these
-    are asked for, PyTorch's composite of plain operators runs.
+    are asked for, PyTorch's composite of plain operators runs. Nor have they second
+    derivatives, which a forward pass cannot foresee: PyTorch raises an error for these,
+    unless the call stands within ``sdpa_kernel(SDPBackend.MATH)``.
 
     Args:
         query: (N, h, queries, d).

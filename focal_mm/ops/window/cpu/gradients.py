@@ -84,7 +84,8 @@ class KeyGradients:
         self._levels: list[tuple[Tensor, int, int]] = []
         for side, step in sizes:
             sides = [(n - 1) * step + side for n in (rows, cols)]
-            total = torch.zeros(2, batch, heads, *sides, channels, dtype=dtype)
+            shape = 2, batch, heads, *sides, channels
+            total = torch.zeros(shape, dtype=dtype, device="cpu")
             self._levels.append((total, side, step))
 
     def add(self, gradients: Tensor, chunk: Chunk) -> None:
