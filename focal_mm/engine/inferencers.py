@@ -7,10 +7,11 @@ they leave out: the whole model's weights must be in the checkpoint.
 import pkgutil
 import warnings
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
+import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
@@ -62,12 +63,7 @@ class Predictor:
         init_default_scope(cfg.default_scope)
         cfg = deepcopy(cfg)
         # Nothing is sent to the backends of training.
-        cfg.visualizer = {
-            "type": self._visualizer,
-            **(cfg.get("visualizer") or {}),
-            "vis_backends": None,
-            "save_dir": None,
-        }
+        cfg.visualizer = dict(type=self._visualizer)
         with warnings.catch_warnings():
             # That weights and class names are missing: they come below.
             warnings.simplefilter("ignore", UserWarning)
@@ -107,12 +103,12 @@ class Predictor:
 
     def _name_classes(self, cfg: Config, meta: Mapping[str, Any]) -> None:
         """Take names and colours from a checkpoint's meta or the config's data."""
-        # Before version 3 of mmdet and 1 of mmseg and mmpretrain: CLASSES, and here.
-        meta = {key.lower(): val for key, val in meta.get("dataset_meta", meta).items()}
+        meta = meta.get("dataset_meta") or {}
         if not meta.get("classes"):
             dataset = dict(cfg.test_dataloader.dataset, lazy_init=True)
             meta = DATASETS.build(dataset).metainfo
-        names, numbers = meta.get("classes") or (), {*class_numbers(cfg.model).values()}
+        names, colours = meta.get("classes") or (), meta.get("palette")
+        numbers = set(class_numbers(cfg.model).values())
         if len(numbers) == 1 and len(names) not in numbers:
             (number,) = numbers
             self.notes.append(
@@ -120,7 +116,10 @@ class Predictor:
                 f"model predicts {number}"
             )
             names = [str(index) for index in range(number)]
-        palette = _palette(len(names), meta.get("palette"))
+        if not isinstance(colours, (list, tuple)) or len(colours) < len(names):
+            colours = np.random.default_rng(42).integers(256, size=(len(names), 3))
+            colours = colours.tolist()
+        palette = [tuple(colour) for colour in colours[: len(names)]]
         meta = dict(classes=tuple(names), palette=palette)
         self._inferencer.model.dataset_meta = meta
         self._inferencer.visualizer.dataset_meta = meta
@@ -145,13 +144,16 @@ class Predictor:
         return sample
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        """A copy of the RGB image (H, W, 3) of uint8 with the predictions drawn."""
+        """A copy of the BGR image (H, W, 3) of uint8 with the predictions drawn."""
+        return mmcv.rgb2bgr(self._draw(mmcv.bgr2rgb(image), sample))
+
+    def _draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         return self._inferencer.visualize(
             [image], [sample], return_vis=True, **self._drawing
         )[0]
 
     def describe(self, sample: Any) -> dict:
-        """The predictions as plain data and arrays."""
+        """The predictions as plain data."""
         raise NotImplementedError
 
     def label_map(self, sample: Any) -> np.ndarray:
@@ -179,7 +181,7 @@ class Segmentor(Predictor):
     def describe(self, sample: Any) -> dict:
         """Which labels are in the map, and how many pixels each has."""
         labels, pixels = np.unique(self.label_map(sample), return_counts=True)
-        return dict(labels=labels, pixels=pixels)
+        return dict(labels=labels.tolist(), pixels=pixels.tolist())
 
     def label_map(self, sample: Any) -> np.ndarray:
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
@@ -200,11 +202,12 @@ class Classifier(Predictor):
         inferencer.visualizer = UniversalVisualizer()
         return inferencer
 
-    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+    def _draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         return self._inferencer.visualizer.visualize_cls(image, sample, draw_gt=False)
 
     def describe(self, sample: Any) -> dict:
-        return self._inferencer.postprocess([sample], None)[0]
+        found = self._inferencer.postprocess([sample], None)[0]
+        return dict(found, pred_scores=found["pred_scores"].tolist())
 
 
 def _read(checkpoint: str) -> dict[str, Any]:
@@ -215,10 +218,3 @@ def _read(checkpoint: str) -> dict[str, Any]:
     except Exception as error:
         # Of MMEngine's own loaders, which stay where PyTorch is older than 2.6.
         raise UserError(f"{checkpoint} cannot be read: {describe(error)}") from error
-
-
-def _palette(number: int, colours: Any) -> list[tuple[int, ...]]:
-    """A colour for each class: those that are given, or else always the same ones."""
-    if not isinstance(colours, Sequence) or len(colours) < number:
-        colours = np.random.default_rng(42).integers(0, 256, (number, 3)).tolist()
-    return [tuple(colour) for colour in colours[:number]]

@@ -7,7 +7,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import zipfile
 from pathlib import Path
 
 import cv2
@@ -117,13 +116,11 @@ def test_images_and_a_video(demo, toy_model, pictures, folder, scope):
         "(not a readable image)\n"
     )
     assert out.endswith("3 of 4 inputs done: results are in out\n")
-    assert "left out pictures/broken.jpg: not a readable image\n" in out
     names = ["pictures/0.png", "pictures/1.png", "clip.avi"]
-    maps = {f"preds/{n}.{'zip' if n == 'clip.avi' else 'png'}" for n in names}
     assert files_in(folder / "out") == {
         *("vis/pictures/0.png", "vis/pictures/1.png", "vis/clip.avi.mp4"),
         *(f"preds/{name}.json" for name in names),
-        *(maps if scope == "mmseg" else ()),
+        *(f"preds/{name}.png" for name in names[:2] if scope == "mmseg"),
     }
 
     paths = [str(folder / name) for name in names[:2]]
@@ -145,21 +142,18 @@ def test_images_and_a_video(demo, toy_model, pictures, folder, scope):
     assert len(drawn) == FRAMES
     assert drawn[0].shape == frames[0].shape
     if scope != "mmseg":
-        # A label map colours everything; else the blue is still that of the frames.
+        # A label map colours everything; else the blue is still that of the frames,
+        # though masks may be on them.
         blue, _, red = drawn[0].mean(axis=(0, 1))
-        assert blue > red + 80
+        assert blue > red + 40
     if scope == "mmseg":
         _check_label_maps(folder / "out" / "preds", direct)
 
 
 def _check_label_maps(preds: Path, direct: list[dict]) -> None:
-    with zipfile.ZipFile(preds / "clip.avi.zip") as archive:
-        names = [f"{i:06d}.png" for i in range(FRAMES)]
-        assert archive.namelist() == names
-        encoded = [(preds / f"pictures/{i}.png.png").read_bytes() for i in range(2)]
-        encoded += [archive.read(name) for name in names]
-    for data, expected in zip(encoded, direct, strict=True):
-        labels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    for i, expected in enumerate(direct[:2]):
+        path = preds / f"pictures/{i}.png.png"
+        labels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         values, pixels = np.unique(labels, return_counts=True)
         assert labels.shape == (64, 96)
         found = dict(labels=values.tolist(), pixels=pixels.tolist())
@@ -178,7 +172,7 @@ def test_files_of_the_same_name(demo, pictures, folder, tmp_path_factory):
     inputs = ("pictures/1*", "other", elsewhere / "1.png")
     assert demo("mmpretrain", *inputs, "--no-save-pred")[0] == 0
     far = elsewhere.relative_to(elsewhere.anchor).as_posix()
-    expected = {"pictures/1.png", "pictures/1.bmp.png", "other/1.png", f"{far}/1.png"}
+    expected = {"pictures/1.png", "pictures/1.bmp", "other/1.png", f"{far}/1.png"}
     assert files_in(folder / "outputs/vis") == expected
 
     # Results are nobody's input, even of a glob that finds them.
@@ -190,14 +184,14 @@ def test_files_of_the_same_name(demo, pictures, folder, tmp_path_factory):
     assert files_in(folder / "outputs/vis") == {*expected, "pictures/0.png"}
 
 
-def test_inputs_are_never_overwritten(demo, pictures, folder):
+def test_results_are_no_inputs_and_never_overwritten(demo, pictures, folder):
     picture = folder / "vis" / "0.png"
     picture.parent.mkdir()
     shutil.copy(pictures / "0.png", picture)
     os.chdir("vis")
     code, _, err = demo("mmpretrain", "0.png", "--out-dir", "..", "--overwrite")
     assert code == 1
-    assert "../vis/0.png is an input and would be overwritten" in err
+    assert "0.png matches no image or video (results in .. left out)" in err
     assert err.count("\n") == 1
     assert picture.read_bytes() == (pictures / "0.png").read_bytes()
 
@@ -379,7 +373,7 @@ def test_stopped_run_leaves_no_unfinished_file_and_goes_on(
     assert code == 130
     assert err.startswith("image_demo.py: stopped; what is finished is in outputs")
     assert err.count("\n") == 1
-    assert len([path for path in unfinished if "clip" in path]) == 3
+    assert len([path for path in unfinished if "clip" in path]) == 2
     left = files_in(folder / "outputs")
     assert len(left) == 6
     assert not [path for path in left if "clip" in path]
@@ -391,10 +385,10 @@ def test_stopped_run_leaves_no_unfinished_file_and_goes_on(
 
 
 def test_progress(demo, pictures, folder):
-    """What a log shows at the end: that one of eight is no image has been found."""
+    """What a log shows at the end; the one of eight that is no image is over too."""
     write_video(folder / "clip.avi")
     _, out, _ = demo("mmpretrain", "clip.avi", "pictures")
-    assert re.search(r"^images .* 7/7 [\d.]+ images/s eta 0:00:00$", out, re.M)
+    assert re.search(r"^images .* 100% 0:00:00 8/8$", out, re.M)
 
 
 def test_the_script_itself(folder):
