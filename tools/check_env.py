@@ -7,8 +7,21 @@ What is checked is imported and run, as a library may be broken deep within.
 import importlib
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib import metadata
+
+try:
+    from mmengine.utils.dl_utils import collect_env
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    import focal_mm
+    from focal_mm.engine.config import describe
+    from focal_mm.ops import backend_support
+except Exception as error:
+    sys.exit(f"ERROR: focal_mm and mmengine are needed: {error!r}")
 
 # What the tools import, and the distributions that bring it. Of the OpenMMLab
 # libraries, first that of the maintained family and then that of the upstream one.
@@ -26,54 +39,42 @@ FAMILIES = {
     "mmseg.apis": ("onedl-mmsegmentation", "mmsegmentation"),
     "mmpretrain.apis": ("onedl-mmpretrain", "mmpretrain"),
 }
+WORKS, ABSENT = "works", "not installed"
 
 
-def installed(distributions: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those distributions that are installed."""
-    found = {}
+def installed(distributions: Iterable[str]) -> list[tuple[str, str]]:
+    """Names and versions of those distributions that are installed."""
+    found = []
     for name in distributions:
-        try:
-            found[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            continue
+        with suppress(metadata.PackageNotFoundError):
+            found.append((name, metadata.version(name)))
     return found
 
 
-class Checks:
-    """What was tried: ``rows`` for a table, and ``problems``, a line each."""
-
-    def __init__(self) -> None:
-        self.rows: list[tuple[str, str, str]] = []
-        self.problems: list[str] = []
-
-    def add(
-        self, what: str, where: str, action: Callable[[str], object], arg: str
-    ) -> None:
-        """Try an action; libraries break in all ways, so any exception is a problem."""
-        try:
-            action(arg)
-            result = "works"
-        except Exception as error:
-            result = f"{type(error).__name__}: {' '.join(str(error).split())}"
-            self.problems.append(f"{what} ({where}): {result}")
-        self.rows.append((what, where, result))
+def attempt(
+    what: str, where: str, action: Callable[[str], object], arg: str
+) -> tuple[str, str, str]:
+    """A row for the table: libraries break in all ways, so any exception is one."""
+    try:
+        action(arg)
+    except Exception as error:
+        return what, where, describe(error)
+    return what, where, WORKS
 
 
-def check_imports(checks: Checks) -> None:
+def imports() -> Iterator[tuple[str, str, str]]:
     """Each library that is installed can be imported, and they are of one family."""
+    for module, distributions in {**PACKAGES, **FAMILIES}.items():
+        found = [f"{name} {version}" for name, version in installed(distributions)]
+        if found:
+            yield attempt(module, ", ".join(found), importlib.import_module, module)
+        else:
+            yield module, "", ABSENT
     sides = [installed(side) for side in zip(*FAMILIES.values(), strict=True)]
     if all(sides):
-        checks.problems.append(
-            "two OpenMMLab families in one environment overwrite each other "
-            f"({', '.join(sides[0])} and {', '.join(sides[1])}): make a new one with "
-            "one of them"
-        )
-    for module, distributions in {**PACKAGES, **FAMILIES}.items():
-        if found := installed(distributions):
-            versions = ", ".join(f"{name} {version}" for name, version in found.items())
-            checks.add(module, versions, importlib.import_module, module)
-        else:
-            checks.rows.append((module, "", "not installed"))
+        names = ", ".join(name for side in sides for name, _ in side)
+        result = "two families overwrite each other: make an environment for one"
+        yield "OpenMMLab", names, result
 
 
 def run_opencv(device: str) -> None:
@@ -108,59 +109,42 @@ def run_backbone(device: str) -> None:
     sum(output.sum() for output in outputs).backward()
 
 
-def check_runs(checks: Checks) -> None:
+def runs() -> Iterator[tuple[str, str, str]]:
     """What everything needs runs on each kind of device."""
     import torch
 
     for device in ("cpu", "cuda") if torch.cuda.is_available() else ("cpu",):
         # From 4.12 on, OpenCV is for numpy 2.
-        checks.add("OpenCV, NumPy and PyTorch together", device, run_opencv, device)
+        yield attempt("OpenCV, NumPy and PyTorch together", device, run_opencv, device)
         if installed(FAMILIES["mmcv.ops"]):
             what = "mmcv's operators, compiled for this torch and device"
-            checks.add(what, device, run_mmcv, device)
-        checks.add("FocalTransformer", device, run_backbone, device)
+            yield attempt(what, device, run_mmcv, device)
+        yield attempt("FocalTransformer", device, run_backbone, device)
+
+
+def show(title: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table."""
+    table = Table(*columns, title=title, title_justify="left")
+    for row in rows:
+        table.add_row(*(escape(str(cell)) for cell in row))
+    Console().print(table)
 
 
 def main() -> int:
     """Print the report; 1 where something needed is broken."""
-    try:
-        from mmengine.utils.dl_utils import collect_env
-        from rich.console import Console
-        from rich.table import Table
-        from rich.text import Text
-
-        import focal_mm
-        from focal_mm.ops import backend_support
-    except Exception as error:
-        # The rest cannot even be asked.
-        print(
-            f"ERROR: focal_mm and mmengine are needed: {type(error).__name__}: {error}"
-        )
-        return 1
-
-    def show(title: str, columns: tuple[str, ...], rows: list[tuple]) -> None:
-        table = Table(*columns, title=title, title_justify="left")
-        for row in rows:
-            table.add_row(*(Text(str(cell)) for cell in row))
-        Console().print(table)
-
     warnings.simplefilter("ignore")
-    checks = Checks()
-    check_imports(checks)
-    check_runs(checks)
-    show("What works", ("what", "where", "result"), checks.rows)
+    rows = [*imports(), *runs()]
+    show("What works", ("what", "where", "result"), rows)
     found = dict(collect_env(), focal_mm=f"{focal_mm.__version__}, {focal_mm.__file__}")
-    details = ("PyTorch compiling details", "numpy_random_seed")
-    rows = [item for item in found.items() if item[0] not in details]
-    show("Devices and tools", ("item", "found"), rows)
+    del found["PyTorch compiling details"]
+    show("Devices and tools", ("item", "found"), found.items())
     support = backend_support()
     show("Attention backends", support[0]._fields, support)
-    for problem in checks.problems:
-        print(f"ERROR: {problem}")
-    print(
-        "something needed is broken" if checks.problems else "all that is needed works"
-    )
-    return 1 if checks.problems else 0
+    broken = [row for row in rows if row[2] not in (WORKS, ABSENT)]
+    for what, where, result in broken:
+        print(f"ERROR: {what} ({where}): {result}")
+    print("something needed is broken" if broken else "all that is needed works")
+    return 1 if broken else 0
 
 
 if __name__ == "__main__":

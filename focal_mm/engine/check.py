@@ -7,7 +7,7 @@ not on a local disk are left to whoever reads them.
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from mmengine.config import Config
@@ -20,10 +20,6 @@ from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError, speaks
 from focal_mm.engine.libraries import LIBRARIES
 
-# Transforms that need a package of their own, and the extra that installs it.
-_INSTABOOST = "instaboostfast", "instaboost"
-_TRANSFORM_PACKAGES = {"InstaBoost": _INSTABOOST, "ManyContoursInstaBoost": _INSTABOOST}
-_LOADERS = ("train_dataloader", "val_dataloader", "test_dataloader")
 # Where a loader holds its data sets, within whatever wraps them.
 _PLACE_OF_DATASET = re.compile(r"\w+(\.datasets?|\.\d+)*")
 
@@ -40,8 +36,8 @@ def check_train(cfg: Config) -> None:
             "mixed precision needs a GPU, and none is visible: leave --amp out, or set "
             "optim_wrapper.type=OptimWrapper"
         )
-    loaders = _LOADERS[: 1 if cfg.get("val_cfg") is None else 2]
-    _check_run(cfg, loaders, checkpoints_of_training(cfg))
+    splits = ("train", "val") if cfg.get("val_cfg") else ("train",)
+    _check_run(cfg, splits, checkpoints_of_training(cfg))
 
 
 def check_test(cfg: Config) -> None:
@@ -50,7 +46,7 @@ def check_test(cfg: Config) -> None:
     Raises:
         UserError: For the first thing that is missing.
     """
-    _check_run(cfg, ["test_dataloader"], {"checkpoint": cfg.load_from})
+    _check_run(cfg, ["test"], {"checkpoint": cfg.load_from})
 
 
 def finish_check(checkpoints: Iterable[str]) -> None:
@@ -107,18 +103,17 @@ def check_checkpoint(key: str, path: str) -> None:
         raise UserError(f"{key}: there is no checkpoint {path}{_looked_in(path)}")
 
 
-def _check_run(
-    cfg: Config, loaders: Iterable[str], checkpoints: dict[str, str]
-) -> None:
+def _check_run(cfg: Config, splits: Iterable[str], checkpoints: dict[str, str]) -> None:
     check_library(cfg)
     _check_work_dir(cfg.work_dir)
     for key, path in checkpoints.items():
         check_checkpoint(key, path)
-    _check_transforms(cfg, loaders)
-    _check_data(cfg, loaders)
+    _check_transforms(cfg, splits)
+    datasets = dict(_datasets(cfg, splits))
+    _check_data(cfg, splits, datasets)
     library = LIBRARIES.get(cfg.get("default_scope"))
     if library and library.dense:
-        check_classes(cfg, _datasets(cfg, loaders))
+        check_classes(cfg, datasets)
 
 
 def _check_work_dir(work_dir: str) -> None:
@@ -131,27 +126,30 @@ def _check_work_dir(work_dir: str) -> None:
         )
 
 
-def _check_transforms(cfg: Config, loaders: Iterable[str]) -> None:
-    for name in loaders:
+def _check_transforms(cfg: Config, splits: Iterable[str]) -> None:
+    if importlib.util.find_spec("instaboostfast"):
+        return
+    for name in (f"{split}_dataloader" for split in splits):
         for _, node in walk(cfg.get(name)):
             kind = type_name(node.get("type") or "")
-            package, extra = _TRANSFORM_PACKAGES.get(kind, (None, None))
-            if package and importlib.util.find_spec(package) is None:
+            if kind in ("InstaBoost", "ManyContoursInstaBoost"):
                 raise UserError(
-                    f"{name} uses {kind}, and {package} is not installed: "
-                    f"pip install 'focal_mm[{extra}]'"
+                    f"{name} uses {kind}, and instaboostfast is not installed: "
+                    "pip install 'focal_mm[instaboost]'"
                 )
 
 
-def _check_data(cfg: Config, loaders: Iterable[str]) -> None:
-    needed = _needed_paths(cfg, loaders)
+def _check_data(
+    cfg: Config, splits: Iterable[str], datasets: Mapping[str, dict]
+) -> None:
+    needed = _needed_paths(cfg, splits, datasets)
     missing = [need for need in needed if not _exists(cfg, need[0])]
     if missing:
-        path, key, _ = missing[0]
+        paths = ", ".join(dict.fromkeys(path for path, _ in missing))
+        keys = ", ".join(dict.fromkeys(key for _, key in missing))
         raise UserError(
-            f"data not found: {key} is {path}{_looked_in(path)}{_layout(cfg, path)}; "
-            "put or link the data there or change "
-            f"{', '.join(dict.fromkeys(change for _, _, change in missing))}"
+            f"data not found: {paths}{_looked_in(paths)}; put or link the data there "
+            f"or change {keys}"
         )
 
 
@@ -171,26 +169,9 @@ def _looked_in(path: str) -> str:
     return "" if os.path.isabs(path) else f" (seen from {os.getcwd()})"
 
 
-def _layout(cfg: Config, path: str) -> str:
-    """What all data sets of the config expect under the data root of a path."""
-    leaves = [leaf for _, leaf in _datasets(cfg, _LOADERS) if leaf.get("data_root")]
-    roots = (leaf.data_root for leaf in leaves if path.startswith(leaf.data_root))
-    root = next(roots, None)
-    expected = [
-        os.path.relpath(other, root) + ("" if field == "ann_file" else "/")
-        for leaf in leaves
-        if leaf.data_root == root
-        for field, other in _joined_paths(leaf)
-        if other != root
-    ]
-    if not expected:
-        return ""
-    return f"; expected under {root}: {', '.join(dict.fromkeys(expected))}"
-
-
-def _datasets(cfg: Config, loaders: Iterable[str]) -> Iterator[tuple[str, dict]]:
+def _datasets(cfg: Config, splits: Iterable[str]) -> Iterator[tuple[str, dict]]:
     """Keys and configs of the data sets of some loaders."""
-    for name in loaders:
+    for name in (f"{split}_dataloader" for split in splits):
         for key, node in walk(cfg.get(name), name):
             wraps = "dataset" in node or "datasets" in node
             if _PLACE_OF_DATASET.fullmatch(key) and not wraps:
@@ -198,18 +179,16 @@ def _datasets(cfg: Config, loaders: Iterable[str]) -> Iterator[tuple[str, dict]]
 
 
 def _needed_paths(
-    cfg: Config, loaders: Iterable[str]
-) -> Iterator[tuple[str, str, str]]:
-    """Paths of data sets and metrics, the keys that hold and those that move them."""
-    for key, leaf in _datasets(cfg, loaders):
+    cfg: Config, splits: Iterable[str], datasets: Mapping[str, dict]
+) -> Iterator[tuple[str, str]]:
+    """Local paths of data sets and metrics, and the keys that move them."""
+    for key, leaf in datasets.items():
         if _reads_disk(leaf):
-            for field, path in _joined_paths(leaf):
-                change = "data_root" if leaf.get("data_root") else field
-                yield path, f"{key}.{field}", f"{key}.{change}"
-    for name in (loader.replace("dataloader", "evaluator") for loader in loaders):
+            yield from _joined_paths(key, leaf)
+    for name in (f"{split}_evaluator" for split in splits):
         for key, metric in walk(cfg.get(name), name):
             if isinstance(metric.get("ann_file"), str) and _reads_disk(metric):
-                yield metric["ann_file"], f"{key}.ann_file", f"{key}.ann_file"
+                yield metric["ann_file"], f"{key}.ann_file"
 
 
 def _reads_disk(node: dict) -> bool:
@@ -217,17 +196,16 @@ def _reads_disk(node: dict) -> bool:
     return (node.get("backend_args") or {}).get("backend", "local") == "local"
 
 
-def _joined_paths(leaf: dict) -> Iterator[tuple[str, str]]:
-    """Fields and paths of a data set, joined as MMEngine's BaseDataset joins them."""
-    root = leaf.get("data_root") or ""
+def _joined_paths(key: str, leaf: dict) -> Iterator[tuple[str, str]]:
+    """Paths of a data set, joined as MMEngine's BaseDataset joins them, and keys."""
+    root, prefix = leaf.get("data_root") or "", leaf.get("data_prefix")
     fields = {"ann_file": leaf.get("ann_file")}
-    prefix = leaf.get("data_prefix")
     if isinstance(prefix, dict):
         fields |= {f"data_prefix.{name}": value for name, value in prefix.items()}
     else:
         fields["data_prefix"] = prefix
-    fields = {key: val for key, val in fields.items() if isinstance(val, str) and val}
-    for field, value in fields.items():
-        yield field, os.path.join(root, value)
+    fields = {name: val for name, val in fields.items() if isinstance(val, str) and val}
     if root and not fields:
-        yield "data_root", root
+        yield root, f"{key}.data_root"
+    for field, value in fields.items():
+        yield os.path.join(root, value), f"{key}.{'data_root' if root else field}"

@@ -5,10 +5,9 @@ import glob
 import json
 import os
 import pkgutil
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 
 import cv2
@@ -96,7 +95,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _run(args: argparse.Namespace) -> None:
     if args.no_save_vis and args.no_save_pred:
         raise UserError("--no-save-vis with --no-save-pred leaves nothing to do")
-    sources = find_inputs(args.inputs, args.out_dir)
+    sources = _find_inputs(args.inputs, args.out_dir)
     cfg = load_config(args.config, args.cfg_options)
     library = library_of(cfg)
     _check(cfg, args)
@@ -125,16 +124,8 @@ def _run(args: argparse.Namespace) -> None:
         )
 
 
-def find_inputs(inputs: Iterable[str], out_dir: Path) -> list[Path]:
-    """Find the images and videos that the inputs mean, told by their suffixes.
-
-    Args:
-        inputs: Files, folders (what is directly in them) and globs (``**`` crosses
-            folders).
-        out_dir: Folder of results, which are nobody's input.
-
-    Returns:
-        Each file once, in the order of the inputs, a folder's and a glob's by name.
+def _find_inputs(inputs: Iterable[str], out_dir: Path) -> list[Path]:
+    """Images and videos in files, folders and globs, each once; results are none.
 
     Raises:
         UserError: If an input matches nothing.
@@ -212,59 +203,32 @@ def _is_video(path: Path) -> bool:
 def _process(
     jobs: Mapping[Path, Mapping[str, Path]], predictor: Predictor
 ) -> list[str]:
-    """Make all results; returns what could not be used, and why."""
+    """Make all results; returns what could not be used, and why: nothing is left of it.
+
+    Raises:
+        UserError: If results cannot be written.
+    """
     unusable = []
-    ends = list(accumulate(map(_count_frames, jobs)))
     with Progress(*Progress.get_default_columns(), MofNCompleteColumn()) as progress:
-        task = progress.add_task("images", total=ends[-1])
-        advance = partial(progress.advance, task)
-        for (source, targets), end in zip(jobs.items(), ends, strict=True):
+        for source, targets in progress.track(jobs.items(), description="inputs"):
             try:
-                _draw(source, targets, predictor, advance)
+                with ExitStack() as stack:
+                    files = {
+                        kind: stack.enter_context(replacing(path))
+                        for kind, path in targets.items()
+                    }
+                    if _is_video(source):
+                        _draw_video(str(source), files, predictor, progress)
+                    else:
+                        _draw_image(str(source), files, predictor)
             except UnusableError as error:
                 unusable.append(f"{source} ({error})")
-            # Headers of videos miscount, and what cannot be used was not counted.
-            progress.update(task, completed=end)
+            except torch.cuda.OutOfMemoryError:
+                unusable.append(f"{source} (too large for the GPU's memory)")
     return unusable
 
 
-def _count_frames(source: Path) -> int:
-    """Images in the input: 1, or what a video's header says."""
-    if not _is_video(source):
-        return 1
-    with mmcv.VideoReader(str(source)) as video:
-        return max(video.frame_cnt, 0)
-
-
-def _draw(
-    source: Path,
-    targets: Mapping[str, Path],
-    predictor: Predictor,
-    advance: Callable[[], None],
-) -> None:
-    """Make all results of one input; calls ``advance`` after each image or frame.
-
-    Raises:
-        UnusableError: If the input cannot be used; nothing is left of it.
-        UserError: If the results cannot be written.
-    """
-    make = _draw_video if _is_video(source) else _draw_image
-    with ExitStack() as stack:
-        files = {
-            kind: stack.enter_context(replacing(path)) for kind, path in targets.items()
-        }
-        try:
-            make(str(source), files, predictor, advance)
-        except torch.cuda.OutOfMemoryError:
-            raise UnusableError("too large for the GPU's memory") from None
-
-
-def _draw_image(
-    source: str,
-    files: Mapping[str, Path],
-    predictor: Predictor,
-    advance: Callable[[], None],
-) -> None:
+def _draw_image(source: str, files: Mapping[str, Path], predictor: Predictor) -> None:
     image = cv2.imread(source)
     if image is None:
         raise UnusableError("not a readable image")
@@ -277,14 +241,13 @@ def _draw_image(
         files["preds"].write_text(json.dumps(described))
     if "labels" in files:
         cv2.imwrite(str(files["labels"]), predictor.label_map(sample))
-    advance()
 
 
 def _draw_video(
     source: str,
     files: Mapping[str, Path],
     predictor: Predictor,
-    advance: Callable[[], None],
+    progress: Progress,
 ) -> None:
     with mmcv.VideoReader(source) as video, ExitStack() as stack:
         if not video.opened or not video.fps > 0:
@@ -300,15 +263,16 @@ def _draw_video(
             file = stack.enter_context(files["preds"].open("w"))
             header = json.dumps(dict(input=source, fps=video.fps))
             file.write(f'{header[:-1]}, "frames": [')
+        # Headers miscount, and so does the bar: what is read decides.
+        frames = progress.track(video, total=video.frame_cnt, description=source)
         count = 0
-        for count, frame in enumerate(video, start=1):
+        for count, frame in enumerate(frames, start=1):
             sample = predictor.predict(frame)
             if "vis" in files:
                 writer.write(predictor.draw(frame, sample))
             if "preds" in files:
                 file.write("\n" if count == 1 else ",\n")
                 file.write(json.dumps(predictor.describe(sample)))
-            advance()
         if count == 0:
             raise UnusableError("no frame of it can be read")
         if "preds" in files:

@@ -17,11 +17,10 @@ from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
 from mmengine.runner.checkpoint import CheckpointLoader
 
-from focal_mm.checkpoint import CheckpointError, convert_released
+from focal_mm.checkpoint import convert_released
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.released import is_released
 from focal_mm.engine.classes import class_numbers
-from focal_mm.engine.config import describe
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.loaders import use_safe_loaders
 
@@ -59,7 +58,7 @@ class Predictor:
         if score_thr is not None:
             self._drawing = dict(pred_score_thr=score_thr)
         self.notes = use_safe_loaders()
-        loaded = _read(checkpoint)
+        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
         init_default_scope(cfg.default_scope)
         cfg = deepcopy(cfg)
         # Nothing is sent to the backends of training.
@@ -208,13 +207,3 @@ class Classifier(Predictor):
     def describe(self, sample: Any) -> dict:
         found = self._inferencer.postprocess([sample], None)[0]
         return dict(found, pred_scores=found["pred_scores"].tolist())
-
-
-def _read(checkpoint: str) -> dict[str, Any]:
-    try:
-        return CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
-    except CheckpointError:
-        raise
-    except Exception as error:
-        # Of MMEngine's own loaders, which stay where PyTorch is older than 2.6.
-        raise UserError(f"{checkpoint} cannot be read: {describe(error)}") from error

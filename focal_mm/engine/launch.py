@@ -24,16 +24,10 @@ from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.loaders import use_safe_loaders
 
-# The launchers that also start processes without GPUs: what they set, how they start.
-_ENVIRONMENTS = {
-    "pytorch": (
-        ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"),
-        "tools/dist_train.sh, tools/dist_test.sh or torchrun",
-    ),
-    "slurm": (
-        ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS", "SLURM_NODELIST"),
-        "tools/slurm_train.sh, tools/slurm_test.sh or srun",
-    ),
+# What the launchers set for each process, and how they are called.
+_LAUNCHERS = {
+    "pytorch": ("RANK", "tools/dist_train.sh, tools/dist_test.sh or torchrun"),
+    "slurm": ("SLURM_PROCID", "tools/slurm_train.sh, tools/slurm_test.sh or srun"),
 }
 _SYNC_BN = {"SyncBN", "MMSyncBN", "SyncBatchNorm"}
 
@@ -48,21 +42,20 @@ def join(cfg: Config) -> list[str]:
         Lines for the log.
 
     Raises:
-        UserError: If the launcher's environment or a device is missing.
+        UserError: If the launcher's environment or a GPU is missing.
     """
     if cfg.launcher == "none":
         return []
-    needed, start = _ENVIRONMENTS.get(cfg.launcher, ((), ""))
-    missing = [name for name in needed if name not in os.environ]
-    if missing:
+    rank, start = _LAUNCHERS[cfg.launcher]
+    if rank not in os.environ:
         raise UserError(
-            f"--launcher {cfg.launcher} without {', '.join(missing)} in the "
-            f"environment: start through {start}"
+            f"--launcher {cfg.launcher} without {rank} in the environment: start "
+            f"through {start}"
         )
-    _check_devices(cfg.launcher)
     env_cfg = cfg.get("env_cfg", {})
     dist_cfg = dict(env_cfg.get("dist_cfg", {}))
     if get_device() != "cpu":
+        _check_gpus()
         # As the Runner does, which then leaves it alone.
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
         init_dist(cfg.launcher, **dist_cfg)
@@ -127,22 +120,15 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _check_devices(launcher: str) -> None:
-    """Check that every process of this machine can have a device."""
-    device, gpus = get_device(), torch.cuda.device_count()
+def _check_gpus() -> None:
+    """Check that every process of this machine can have a GPU."""
+    gpus = torch.cuda.device_count()
     # Set by torchrun. Of Slurm's processes each may see but its own GPU.
     processes = int(os.environ.get("LOCAL_WORLD_SIZE", 1))
-    if device == "cuda" and processes > gpus:
+    if processes > gpus:
         raise UserError(
             f"{processes} processes need {processes} GPUs, but this machine shows "
             f"{gpus}: start {gpus}, or set CUDA_VISIBLE_DEVICES=-1 to use the CPU"
-        )
-    if device == "mps":
-        raise UserError("several processes cannot share an mps device: start only one")
-    if device == "cpu" and launcher not in _ENVIRONMENTS:
-        raise UserError(
-            f"no GPU is visible, and --launcher {launcher} needs one per process: "
-            "on CPUs use tools/dist_train.sh or tools/dist_test.sh"
         )
 
 

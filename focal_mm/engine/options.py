@@ -28,16 +28,12 @@ class _CfgOptions(DictAction):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        for pair in values or ():
-            key, equals, _ = pair.partition("=")
-            if not equals or not all(key.split(".")):
-                raise argparse.ArgumentError(
-                    self, f"{pair!r} is not of the form key.subkey=value"
-                )
         try:
             super().__call__(parser, namespace, values, option_string)
-        except AssertionError as error:
-            raise argparse.ArgumentError(self, str(error)) from None
+        except (AssertionError, ValueError) as error:
+            raise argparse.ArgumentError(
+                self, f"{values} are not of the form key.subkey=value: {error}"
+            ) from None
 
 
 def add_cfg_options(parser: argparse.ArgumentParser) -> None:
@@ -65,7 +61,7 @@ def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
     add_cfg_options(parser)
     parser.add_argument(
         "--launcher",
-        choices=("none", "pytorch", "slurm", "mpi"),
+        choices=("none", "pytorch", "slurm"),
         default="none",
         help="how the processes were started",
     )

@@ -22,8 +22,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _test(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    notes = _adapt(cfg, args)
-    notes += join(cfg)
+    _adapt(cfg, args)
+    notes = join(cfg)
     check_together(lambda: check_test(cfg))
     if args.check:
         finish_check([cfg.load_from])
@@ -48,7 +48,7 @@ def _parser() -> ArgumentParser:
     parser.add_argument(
         "--show-dir",
         help="draw the predictions into this folder, which mmdet places in "
-        "WORK_DIR/TIMESTAMP",
+        "WORK_DIR/TIMESTAMP; of several processes, those of the first",
     )
     parser.add_argument(
         "--wait-time", type=float, default=2, help="seconds between images of --show"
@@ -57,26 +57,19 @@ def _parser() -> ArgumentParser:
     return parser
 
 
-def _adapt(cfg: Config, args: Namespace) -> list[str]:
-    """Apply the arguments to a config; returns lines for the log."""
+def _adapt(cfg: Config, args: Namespace) -> None:
+    """Apply the arguments to a config."""
     options.apply_run_options(cfg, args)
     cfg.load_from = args.checkpoint
     for part in ("test_dataloader", "test_evaluator"):
         if not cfg.get(part):
             raise UserError(f"{args.config} cannot be tested: it has no {part}")
-    shows = args.show or args.show_dir is not None
-    if shows:
+    if args.show or args.show_dir:
         _apply_show(cfg, args)
     if args.tta:
         _apply_tta(cfg)
     if args.out:
         _apply_out(cfg, args.out)
-    if args.launcher != "none" and shows:
-        return [
-            "the visualizers draw in the first process only: of several processes, "
-            "the images of the others are not drawn"
-        ]
-    return []
 
 
 def _apply_show(cfg: Config, args: Namespace) -> None:
@@ -122,18 +115,17 @@ def _apply_tta(cfg: Config) -> None:
 
 
 def _apply_out(cfg: Config, out: str) -> None:
-    library, evaluator = library_of(cfg), cfg.test_evaluator
-    wrapped = isinstance(evaluator, dict) and "metrics" in evaluator
-    metrics = evaluator.metrics if wrapped else evaluator
-    metrics = list(metrics) if isinstance(metrics, (list, tuple)) else [metrics]
+    library = library_of(cfg)
+    holder, key = cfg, "test_evaluator"
+    if "metrics" in cfg.test_evaluator:
+        holder, key = cfg.test_evaluator, "metrics"
+    metrics = holder[key]
+    metrics = metrics if isinstance(metrics, (list, tuple)) else [metrics]
     if out.endswith((".pkl", ".pickle")):
-        metrics.append(ConfigDict(type=library.dump_metric, out_file_path=out))
+        dump = ConfigDict(type=library.dump_metric, out_file_path=out)
+        holder[key] = [*metrics, dump]
     elif library.label_maps:
         for metric in metrics:
             metric.update(output_dir=out, keep_results=True)
     else:
         raise UserError(f"--out must end with .pkl or .pickle, got {out}")
-    if wrapped:
-        evaluator.metrics = metrics
-    else:
-        cfg.test_evaluator = metrics

@@ -95,8 +95,7 @@ def _apply_resume(cfg: Config, resume: str) -> list[str]:
         cfg.resume = False
         return [f"--resume: no checkpoint in {cfg.work_dir}, starting anew"]
     latest = Path(find_latest_checkpoint(cfg.work_dir))
-    if not latest.exists() and (folder / latest.name).exists():
-        # The folder was moved since.
-        latest = folder / latest.name
-    cfg.load_from = str(latest)
+    # The folder may have been moved since.
+    moved = folder / latest.name
+    cfg.load_from = str(moved if moved.exists() else latest)
     return []

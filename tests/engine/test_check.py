@@ -36,13 +36,13 @@ def line_of(function, *args) -> str:
     return line
 
 
-def test_missing_coco_names_layout_and_keys(coco_config):
+def test_missing_coco_names_paths_and_keys(coco_config):
     line = line_of(check_train, coco_config)
     for part in (
         "data/coco/annotations/instances_train2017.json",
-        "annotations/instances_val2017.json",
-        "train2017/",
-        "val2017/",
+        "data/coco/annotations/instances_val2017.json",
+        "data/coco/train2017/",
+        "data/coco/val2017/",
         "train_dataloader.dataset.data_root",
         "val_dataloader.dataset.data_root",
         "val_evaluator.ann_file",
@@ -108,11 +108,14 @@ def test_wrapped_data_sets(coco_config, wrap, key):
     [
         (
             dict(data_root="ade", data_prefix=dict(img_path="img", seg_map_path="ann")),
-            "data_prefix.seg_map_path is ade/ann",
+            "ade/ann (seen",
         ),
-        (dict(data_root="imagenet", split="train"), "data_root is imagenet"),
-        (dict(data_root="ade", data_prefix="train"), "data_prefix is ade/train"),
-        (dict(ann_file="/nowhere/list.txt"), "ann_file is /nowhere/list.txt"),
+        (dict(data_root="imagenet", split="train"), "imagenet (seen"),
+        (dict(data_root="ade", data_prefix="train"), "ade/train (seen"),
+        (
+            dict(ann_file="/nowhere/list.txt"),
+            "change train_dataloader.dataset.ann_file",
+        ),
     ],
 )
 def test_data_sets_of_other_libraries(tmp_path, monkeypatch, dataset, missing):
@@ -130,7 +133,7 @@ def test_missing_stuff_maps_are_named(coco_config, tmp_path):
     dataset = coco_config.train_dataloader.dataset
     dataset.data_prefix.seg = "stuffthingmaps/train2017/"
     line = line_of(check_train, coco_config)
-    assert "data_prefix.seg is data/coco/stuffthingmaps/train2017/" in line
+    assert "data not found: data/coco/stuffthingmaps/train2017/ (seen" in line
     (tmp_path / "data/coco/stuffthingmaps/train2017").mkdir(parents=True)
     check_train(coco_config)
 

@@ -70,7 +70,7 @@ def test_user_errors(folder, capsys, program, arguments, message):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cfg-options", "a.b"], "'a.b' is not of the form key.subkey=value"),
+        (["--cfg-options", "a.b"], "['a.b'] are not of the form key.subkey=value"),
         (["--cfg-options", "a=(1,2"], "Imbalanced brackets"),
         (["--launcher", "ssh"], "invalid choice: 'ssh'"),
         (["--work"], "--work-dir: expected one argument"),

@@ -385,10 +385,11 @@ def test_stopped_run_leaves_no_unfinished_file_and_goes_on(
 
 
 def test_progress(demo, pictures, folder):
-    """What a log shows at the end; the one of eight that is no image is over too."""
+    """What a log shows at the end."""
     write_video(folder / "clip.avi")
     _, out, _ = demo("mmpretrain", "clip.avi", "pictures")
-    assert re.search(r"^images .* 100% 0:00:00 8/8$", out, re.M)
+    assert re.search(r"^inputs .* 100% 0:00:00 4/4 *$", out, re.M)
+    assert re.search(r"^clip.avi .* 100% 0:00:00 5/5 *$", out, re.M)
 
 
 def test_the_script_itself(folder):

@@ -67,7 +67,7 @@ def test_out(testing_cfg, scope, metric):
 
 
 def test_out_as_a_folder(testing_cfg):
-    (metric,) = testing_cfg("--out", "maps", scope="mmseg").test_evaluator
+    metric = testing_cfg("--out", "maps", scope="mmseg").test_evaluator
     assert metric == dict(type="Metric", output_dir="maps", keep_results=True)
     with pytest.raises(UserError, match=r"--out must end with \.pkl"):
         testing_cfg("--out", "maps", scope="mmdet")

@@ -110,9 +110,9 @@ def test_two_families_are_an_error(report, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(tmp_path)
     code, _, errors = report()
     assert code == 1
-    assert "two OpenMMLab families" in errors[0]
-    assert ours in errors[0]
-    assert other in errors[0]
+    (error,) = [line for line in errors if "two families" in line]
+    assert ours in error
+    assert other in error
 
 
 def test_backends_are_listed_with_all_that_is_known(report, monkeypatch):
@@ -123,7 +123,7 @@ def test_backends_are_listed_with_all_that_is_known(report, monkeypatch):
         extra: str
 
     backends = [Support("fast", False, "needs a GPU of 2030", "more")]
-    monkeypatch.setattr("focal_mm.ops.backend_support", lambda: backends)
+    monkeypatch.setattr(check_env, "backend_support", lambda: backends)
     code, text, _ = report()
     assert code == 0
     assert all(word in text for word in ("fast", "needs a GPU of 2030", "more"))
