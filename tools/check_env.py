@@ -23,15 +23,8 @@ try:
 except Exception as error:
     sys.exit(f"ERROR: focal_mm and mmengine are needed: {error!r}")
 
-# What the tools import, and the distributions that bring it. Of the OpenMMLab
-# libraries, first that of the maintained family and then that of the upstream one.
-PACKAGES = {
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "triton": ("triton",),
-    "numpy": ("numpy",),
-    "cv2": ("opencv-python", "opencv-python-headless"),
-}
+# What the tools import of the OpenMMLab libraries, and the distributions that bring it:
+# first that of the maintained family and then that of the upstream one.
 FAMILIES = {
     "mmengine.runner": ("onedl-mmengine", "mmengine"),
     "mmcv.ops": ("onedl-mmcv", "mmcv"),
@@ -64,7 +57,7 @@ def attempt(
 
 def imports() -> Iterator[tuple[str, str, str]]:
     """Each library that is installed can be imported, and they are of one family."""
-    for module, distributions in {**PACKAGES, **FAMILIES}.items():
+    for module, distributions in FAMILIES.items():
         found = [f"{name} {version}" for name, version in installed(distributions)]
         if found:
             yield attempt(module, ", ".join(found), importlib.import_module, module)
@@ -136,6 +129,7 @@ def main() -> int:
     rows = [*imports(), *runs()]
     show("What works", ("what", "where", "result"), rows)
     found = dict(collect_env(), focal_mm=f"{focal_mm.__version__}, {focal_mm.__file__}")
+    found |= dict(installed(["numpy", "triton"]))
     del found["PyTorch compiling details"]
     show("Devices and tools", ("item", "found"), found.items())
     support = backend_support()

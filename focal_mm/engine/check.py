@@ -7,17 +7,15 @@ not on a local disk are left to whoever reads them.
 import importlib.util
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from focal_mm.checkpoint import read_checkpoint
-from focal_mm.checkpoint.read import reads_training_state
 from focal_mm.engine.classes import check_classes
 from focal_mm.engine.config import type_name, walk
-from focal_mm.engine.errors import UserError, speaks
+from focal_mm.engine.errors import UserError
 from focal_mm.engine.libraries import LIBRARIES
 
 # Where a loader holds its data sets, within whatever wraps them.
@@ -47,19 +45,6 @@ def check_test(cfg: Config) -> None:
         UserError: For the first thing that is missing.
     """
     _check_run(cfg, ["test"], {"checkpoint": cfg.load_from})
-
-
-def finish_check(checkpoints: Iterable[str]) -> None:
-    """Read checkpoints, as the run itself would later, and say that all is well.
-
-    Raises:
-        CheckpointError: If one of them cannot be read.
-    """
-    for path in checkpoints:
-        if reads_training_state() and not _is_remote(path):
-            read_checkpoint(path)
-    if speaks():
-        print("arguments, config, data and checkpoints are in order")
 
 
 def checkpoints_of_training(cfg: Config) -> dict[str, str]:
@@ -92,12 +77,8 @@ def check_library(cfg: Config) -> None:
 def check_checkpoint(key: str, path: str) -> None:
     """Check that a checkpoint is there, unless it is remote.
 
-    Args:
-        key: The option or config key that names it.
-        path: A local path or an address.
-
     Raises:
-        UserError: If it is not there.
+        UserError: If it is not there; names its path and the key that holds it.
     """
     if not _is_remote(path) and not Path(path).expanduser().is_file():
         raise UserError(f"{key}: there is no checkpoint {path}{_looked_in(path)}")
@@ -109,11 +90,10 @@ def _check_run(cfg: Config, splits: Iterable[str], checkpoints: dict[str, str]) 
     for key, path in checkpoints.items():
         check_checkpoint(key, path)
     _check_transforms(cfg, splits)
-    datasets = dict(_datasets(cfg, splits))
-    _check_data(cfg, splits, datasets)
+    _check_data(cfg, splits)
     library = LIBRARIES.get(cfg.get("default_scope"))
     if library and library.dense:
-        check_classes(cfg, datasets)
+        check_classes(cfg, _datasets(cfg, splits))
 
 
 def _check_work_dir(work_dir: str) -> None:
@@ -139,10 +119,8 @@ def _check_transforms(cfg: Config, splits: Iterable[str]) -> None:
                 )
 
 
-def _check_data(
-    cfg: Config, splits: Iterable[str], datasets: Mapping[str, dict]
-) -> None:
-    needed = _needed_paths(cfg, splits, datasets)
+def _check_data(cfg: Config, splits: Iterable[str]) -> None:
+    needed = _needed_paths(cfg, splits)
     missing = [need for need in needed if not _exists(cfg, need[0])]
     if missing:
         paths = ", ".join(dict.fromkeys(path for path, _ in missing))
@@ -178,11 +156,9 @@ def _datasets(cfg: Config, splits: Iterable[str]) -> Iterator[tuple[str, dict]]:
                 yield key, node
 
 
-def _needed_paths(
-    cfg: Config, splits: Iterable[str], datasets: Mapping[str, dict]
-) -> Iterator[tuple[str, str]]:
+def _needed_paths(cfg: Config, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Local paths of data sets and metrics, and the keys that move them."""
-    for key, leaf in datasets.items():
+    for key, leaf in _datasets(cfg, splits):
         if _reads_disk(leaf):
             yield from _joined_paths(key, leaf)
     for name in (f"{split}_evaluator" for split in splits):

@@ -15,6 +15,7 @@ import mmcv
 import torch
 from mmengine.config import Config
 from mmengine.device import get_device
+from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
 from focal_mm.engine.check import check_checkpoint, check_library
@@ -263,8 +264,9 @@ def _draw_video(
             file = stack.enter_context(files["preds"].open("w"))
             header = json.dumps(dict(input=source, fps=video.fps))
             file.write(f'{header[:-1]}, "frames": [')
-        # Headers miscount, and so does the bar: what is read decides.
-        frames = progress.track(video, total=video.frame_cnt, description=source)
+        # Headers miscount: what can be read decides.
+        name, total = escape(source), video.frame_cnt
+        frames = progress.track(video, total=total, description=name)
         count = 0
         for count, frame in enumerate(frames, start=1):
             sample = predictor.predict(frame)

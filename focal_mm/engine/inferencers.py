@@ -144,12 +144,11 @@ class Predictor:
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         """A copy of the BGR image (H, W, 3) of uint8 with the predictions drawn."""
-        return mmcv.rgb2bgr(self._draw(mmcv.bgr2rgb(image), sample))
-
-    def _draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return self._inferencer.visualize(
-            [image], [sample], return_vis=True, **self._drawing
-        )[0]
+        images = [mmcv.bgr2rgb(image)]
+        drawn = self._inferencer.visualize(
+            images, [sample], return_vis=True, **self._drawing
+        )
+        return mmcv.rgb2bgr(drawn[0])
 
     def describe(self, sample: Any) -> dict:
         """The predictions as plain data."""
@@ -201,8 +200,9 @@ class Classifier(Predictor):
         inferencer.visualizer = UniversalVisualizer()
         return inferencer
 
-    def _draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        return self._inferencer.visualizer.visualize_cls(image, sample, draw_gt=False)
+    def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
+        visualizer, image = self._inferencer.visualizer, mmcv.bgr2rgb(image)
+        return mmcv.rgb2bgr(visualizer.visualize_cls(image, sample, draw_gt=False))
 
     def describe(self, sample: Any) -> dict:
         found = self._inferencer.postprocess([sample], None)[0]

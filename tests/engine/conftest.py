@@ -34,12 +34,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def adapted(folder: Path) -> Callable[..., tuple[Config, list[str]]]:
-    """Config and notes that train.py or test.py makes of its arguments."""
+def adapted(folder: Path) -> Callable[..., tuple[Config, list[str] | None]]:
+    """Config that train.py or test.py makes of its arguments; notes of train.py."""
 
     def adapt(
         program: ModuleType, *arguments: str, scope: str = "mmdet"
-    ) -> tuple[Config, list[str]]:
+    ) -> tuple[Config, list[str] | None]:
         (folder / "minimal.py").write_text(MINIMAL.format(scope=scope))
         args = program._parser().parse_args(["minimal.py", *arguments])
         cfg = load_config(args.config, args.cfg_options)

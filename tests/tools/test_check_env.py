@@ -27,10 +27,9 @@ def test_report_of_this_environment(tmp_path):
     assert report.returncode == 0, report.stdout + report.stderr
     rows = [line.strip("│ ").split("│") for line in report.stdout.splitlines()]
     first_cells = [cell[0].strip() for cell in rows]
-    for name in ("torch", "torchvision"):
-        [row] = [row for row in rows if row[0].strip() == name]
-        found = [cell.strip() for cell in row[1:]]
-        assert found == [f"{name} {metadata.version(name)}", "works"]
+    assert ["numpy", metadata.version("numpy")] in [
+        [cell.strip() for cell in row] for row in rows
+    ]
     assert focal_mm.__version__ in report.stdout
     assert {backend.name for backend in backend_support()} <= set(first_cells)
     assert {"Python", "mmengine.runner", "mmcv.ops", "FocalTransformer"} <= set(
