@@ -130,7 +130,7 @@ def main() -> int:
     show("What works", ("what", "where", "result"), rows)
     found = dict(collect_env(), focal_mm=f"{focal_mm.__version__}, {focal_mm.__file__}")
     found |= dict(installed(["numpy", "triton"]))
-    del found["PyTorch compiling details"]
+    found.pop("PyTorch compiling details", None)
     show("Devices and tools", ("item", "found"), found.items())
     support = backend_support()
     show("Attention backends", support[0]._fields, support)
