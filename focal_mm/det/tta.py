@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -18,24 +17,6 @@ from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
 _FLIPPED_AXES = {"horizontal": (1,), "vertical": (0,), "diagonal": (0, 1)}
-
-
-@dataclass(frozen=True)
-class _Vote:
-    """A view's mask for a merged box.
-
-    Attributes:
-        code: Run-length code of the mask, as the view shows it.
-        score: Its weight.
-        axes: To be flipped.
-    """
-
-    code: dict
-    score: np.float32
-    axes: tuple[int, ...]
-
-    def decode(self) -> np.ndarray:
-        return np.flip(coco_mask.decode(self.code), self.axes)
 
 
 @MODELS.register_module()
@@ -107,36 +88,31 @@ class DetMaskTTAModel(DetTTAModel):
             predictions.append(samples)
         return self.merge_preds(list(zip(*predictions, strict=True)))
 
-    def merge_preds(
-        self, data_samples_list: Sequence[Sequence[DetDataSample]]
-    ) -> list[DetDataSample]:
-        """Merge the predictions for the views of each image.
+    def _merge_single_sample(self, samples: Sequence[DetDataSample]) -> DetDataSample:
+        """Merge the predictions for the views of one image.
 
         Args:
-            data_samples_list: Per image, per view a sample with ``ori_shape``, ``flip``
-                and ``flip_direction`` (with ``size_ranges``, ``scale_factor`` as well)
-                and ``pred_instances``: ``bboxes`` (n, 4), ``scores`` (n,), ``labels``
-                (n,) and, if the model has them, ``masks``: boolean (n, height, width),
-                tensor or array, or a list of n run-length codes.
+            samples: Per view a sample with ``ori_shape``, ``flip`` and
+                ``flip_direction`` (with ``size_ranges``, ``scale_factor`` as well) and
+                ``pred_instances``: ``bboxes`` (n, 4), ``scores`` (n,), ``labels`` (n,)
+                and, if the model has them, ``masks``: a boolean tensor (n, height,
+                width) or a list of n run-length codes.
 
         Returns:
-            Per image the sample of its first view, with the merged ``pred_instances``;
-            ``masks`` are a boolean tensor (n, height, width).
+            The sample of the first view, with the merged ``pred_instances``; ``masks``
+            are a boolean tensor (n, height, width).
 
         Raises:
             TypeError: If masks are of another type.
             ValueError: If masks do not have the size of the original image, or have
                 scores of their own (``mask_scores``), which are not merged.
         """
-        return [self._merge_image(samples) for samples in data_samples_list]
-
-    def _merge_image(self, samples: Sequence[DetDataSample]) -> DetDataSample:
         for view, sample in enumerate(samples):
             _encode_masks(sample)
             self._drop_other_sizes(sample, view, len(samples))
         views = [sample.pred_instances.clone() for sample in samples]
         if not any("masks" in view for view in views):
-            return super().merge_preds([samples])[0]
+            return super()._merge_single_sample(samples)
         for view, sample in zip(views, samples, strict=True):
             if sample.flip:
                 view.bboxes = bbox_flip(
@@ -144,7 +120,7 @@ class DetMaskTTAModel(DetTTAModel):
                 )
                 view.set_metainfo(dict(axes=_FLIPPED_AXES[sample.flip_direction]))
             sample.pred_instances.pop("masks", None)
-        (merged,) = super().merge_preds([samples])
+        merged = super()._merge_single_sample(samples)
         merged.pred_instances.masks = self._vote(
             merged.pred_instances, views, merged.ori_shape[:2]
         )
@@ -173,19 +149,20 @@ class DetMaskTTAModel(DetTTAModel):
     ) -> Tensor:
         """Masks (n, height, width) of merged boxes."""
         masks = np.zeros((len(merged), *shape), dtype=bool)
-        votes = [self._votes_of_view(merged, view) for view in views]
-        for mask, cast in zip(masks, zip(*votes, strict=True), strict=True):
+        voters = [self._voters(merged, view) for view in views]
+        for mask, indices in zip(masks, zip(*voters, strict=True), strict=True):
             total, weights = np.zeros(shape, dtype=np.float32), np.float32(0)
-            for vote in filter(None, cast):
-                total += vote.score * vote.decode()
-                weights += vote.score
+            for view, index in zip(views, indices, strict=True):
+                if index is not None:
+                    score = np.float32(view.scores[index].item())
+                    vote = coco_mask.decode(view.masks[index])
+                    total += score * np.flip(vote, view.get("axes", ()))
+                    weights += score
             mask[:] = (total >= self.mask_threshold * weights) & (total > 0)
         return torch.from_numpy(masks).to(merged.bboxes.device)
 
-    def _votes_of_view(
-        self, merged: InstanceData, view: InstanceData
-    ) -> list[_Vote | None]:
-        """Per merged box the view's vote, if it has one."""
+    def _voters(self, merged: InstanceData, view: InstanceData) -> list[int | None]:
+        """Per merged box the index of the view's prediction that votes for it."""
         if len(view) == 0:
             return [None] * len(merged)
         overlaps = bbox_overlaps(merged.bboxes, view.bboxes)
@@ -194,11 +171,8 @@ class DetMaskTTAModel(DetTTAModel):
         overlaps = overlaps.masked_fill(same, 1.0)
         other = merged.labels[:, None] != view.labels[None]
         best, nearest = overlaps.masked_fill(other, -1.0).max(1)
-        scores, axes = view.scores.tolist(), view.get("axes", ())
         return [
-            _Vote(view.masks[index], np.float32(scores[index]), axes)
-            if overlap >= self.min_overlap
-            else None
+            index if overlap >= self.min_overlap else None
             for overlap, index in zip(best.tolist(), nearest.tolist(), strict=True)
         ]
 
@@ -214,12 +188,9 @@ def _encode_masks(sample: DetDataSample) -> None:
     masks = predicted.get("masks")
     if masks is None or isinstance(masks, list):
         return
-    if isinstance(masks, Tensor):
-        masks = masks.cpu().numpy()
-    if not isinstance(masks, np.ndarray) or masks.dtype != bool:
-        kind = getattr(masks, "dtype", type(masks).__name__)
+    if masks.dtype != torch.bool:
         raise TypeError(
-            f"masks must be boolean arrays, tensors or run-length codes, got {kind} "
+            f"masks must be boolean tensors or run-length codes, got {masks.dtype} "
             "(mask_thr_binary of the test_cfg must not be negative)"
         )
     if masks.shape[1:] != tuple(sample.ori_shape[:2]):
@@ -227,4 +198,4 @@ def _encode_masks(sample: DetDataSample) -> None:
             f"masks are {masks.shape[1:]}, but the original image is "
             f"{sample.ori_shape[:2]}: predictions must be rescaled to it"
         )
-    predicted.masks = encode_mask_results(masks)
+    predicted.masks = encode_mask_results(masks.cpu().numpy())
