@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
-from unittest import mock
-
 import numpy as np
 from mmdet.datasets.transforms import InstaBoost
 from mmengine.registry import TRANSFORMS
@@ -20,7 +17,8 @@ def mask_to_polygons(mask: np.ndarray, tolerance: float = 0) -> list[list[float]
     Returns:
         For each contour x, y of its points one after the other.
     """
-    measure = importlib.import_module("skimage.measure")
+    from skimage import measure
+
     polygons = []
     # Zeros around close what ends at the border; the contours are moved back by them.
     for contour in measure.find_contours(np.pad(mask, 1), 0.5):
@@ -42,6 +40,8 @@ class ManyContoursInstaBoost(InstaBoost):
 
     def transform(self, results: dict) -> dict:
         """Move instances of an image; see MMDetection's."""
-        module = importlib.import_module("instaboostfast.affine_transform")
-        with mock.patch.object(module, "binary_mask_to_polygon", mask_to_polygons):
-            return super().transform(results)
+        from instaboostfast import affine_transform
+
+        # Here, not when it is built: processes that load data import it anew.
+        affine_transform.binary_mask_to_polygon = mask_to_polygons
+        return super().transform(results)
