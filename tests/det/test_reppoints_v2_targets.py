@@ -14,7 +14,6 @@ from torch import Tensor
 
 from focal_mm.det.reppoints_v2.targets import (
     assign,
-    at_points,
     corner_targets,
     foreground_targets,
     gaussian_radii,
@@ -175,15 +174,6 @@ def test_cells_touched_by_a_pixel():
     # Larger and smaller than the map.
     assert touched_cells(masks, (2, 2), 8).sum() == 0
     assert touched_cells(masks, (5, 6), 8).shape == (2, 5, 6)
-
-
-def test_coarser_levels_read_the_finest_at_their_points():
-    finest = torch.arange(35.0).view(1, 5, 7)
-    assert at_points(finest, (3, 4), 2).tolist() == [
-        [[0, 2, 4, 6], [14, 16, 18, 20], [28, 30, 32, 34]]
-    ]
-    # A level may reach beyond the finest.
-    assert at_points(finest, (2, 2), 8).tolist() == [[[0, 6], [28, 34]]]
 
 
 @pytest.fixture

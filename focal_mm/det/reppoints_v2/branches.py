@@ -8,29 +8,25 @@ from mmcv.ops import CornerPool
 from mmengine.model import BaseModule, ModuleList
 from torch import Tensor, nn
 
-# Directions in which the maxima are taken for each kind of corner.
-CORNER_POOLS = {"top_left": ("top", "left"), "bottom_right": ("bottom", "right")}
 
-# As everywhere in the head, and a prior of 0.01 for whatever is verified.
-_NORMAL = dict(type="Normal", layer="Conv2d", std=0.01)
-
-
-def with_prior(*names: str) -> dict:
-    """``init_cfg`` of a branch whose named outputs are scores."""
-    scores = [
-        dict(type="Normal", name=name, std=0.01, bias_prob=0.01) for name in names
-    ]
-    return {**_NORMAL, "override": scores}
+def with_prior(score: str) -> dict:
+    """``init_cfg`` of a module with a prior of 0.01 for what its ``score`` finds."""
+    return dict(
+        type="Normal",
+        layer=["Conv2d", "DeformConv2d"],
+        std=0.01,
+        override=dict(type="Normal", name=score, std=0.01, bias_prob=0.01),
+    )
 
 
-class CornerPooling(BaseModule):
-    """Corner pooling with a short cut (CornerNet, arXiv 1808.01244, figure 7).
+class Corner(BaseModule):
+    """Corner pooling with a short cut (CornerNet, arXiv 1808.01244, figure 7), outputs.
 
     Args:
         directions: The two directions of the pooling.
-        channels: Channels of input and output.
+        channels: Channels of the input.
         pool_channels: Channels of what is pooled.
-        norm_cfg: Norm after each convolution.
+        norm_cfg: Norm after each convolution of the pooling.
     """
 
     def __init__(
@@ -40,7 +36,7 @@ class CornerPooling(BaseModule):
         pool_channels: int,
         norm_cfg: dict | None,
     ) -> None:
-        super().__init__()
+        super().__init__(with_prior("score"))
         self.before = ModuleList(
             ConvModule(channels, pool_channels, 3, padding=1, norm_cfg=norm_cfg)
             for _ in directions
@@ -50,13 +46,16 @@ class CornerPooling(BaseModule):
         self.after = ConvModule(pool_channels, channels, 3, padding=1, **linear)
         self.short_cut = ConvModule(channels, channels, 1, **linear)
         self.out = ConvModule(channels, channels, 1, norm_cfg=norm_cfg)
+        self.score = nn.Conv2d(channels, 1, 3, padding=1)
+        self.offset = nn.Conv2d(channels, 2, 3, padding=1)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """From and to (B, C, H, W)."""
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """From (B, C, H, W) to a logit (B, 1, H, W) and an offset (B, 2, H, W)."""
         pooled = [
             pool(conv(x)) for conv, pool in zip(self.before, self.pools, strict=True)
         ]
-        return self.out((self.after(sum(pooled)) + self.short_cut(x)).relu())
+        x = self.out((self.after(sum(pooled)) + self.short_cut(x)).relu())
+        return self.score(x), self.offset(x)
 
 
 class CornerBranch(BaseModule):
@@ -74,8 +73,8 @@ class CornerBranch(BaseModule):
         super().__init__()
         # (PyTorch's list does not pass initialisation on.)
         self.corners = ModuleList(
-            _Corner(directions, channels, pool_channels, norm_cfg)
-            for directions in CORNER_POOLS.values()
+            Corner(directions, channels, pool_channels, norm_cfg)
+            for directions in (("top", "left"), ("bottom", "right"))
         )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -91,26 +90,6 @@ class CornerBranch(BaseModule):
         """
         scores, offsets = zip(*(corner(x) for corner in self.corners), strict=True)
         return torch.cat(scores, 1), torch.cat(offsets, 1)
-
-
-class _Corner(BaseModule):
-    """The branch for one kind of corner."""
-
-    def __init__(
-        self,
-        directions: tuple[str, str],
-        channels: int,
-        pool_channels: int,
-        norm_cfg: dict | None,
-    ) -> None:
-        super().__init__(with_prior("score"))
-        self.pooling = CornerPooling(directions, channels, pool_channels, norm_cfg)
-        self.score = nn.Conv2d(channels, 1, 3, padding=1)
-        self.offset = nn.Conv2d(channels, 2, 3, padding=1)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        x = self.pooling(x)
-        return self.score(x), self.offset(x)
 
 
 class ForegroundBranch(BaseModule):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from mmcv.cnn import ConvModule
@@ -23,24 +23,14 @@ from focal_mm.det.reppoints_v2.branches import (
 )
 from focal_mm.det.reppoints_v2.refinement import refine_boxes
 from focal_mm.det.reppoints_v2.targets import (
-    CornerTargets,
     Size,
     assign,
-    at_points,
     corner_targets,
     foreground_targets,
 )
 
 Levels = Sequence[Tensor]
 """One map (B, C, H_i, W_i) of each level, the finest first."""
-
-
-class _Image(NamedTuple):
-    """Objects of an image, those to be ignored, and which points are on it by level."""
-
-    gt: InstanceData
-    ignored: InstanceData | None
-    valid: list[Tensor]
 
 
 @MODELS.register_module()
@@ -70,10 +60,8 @@ class RepPointsV2Head(RepPointsHead):
         num_shared_convs: Convolutions of the verification branches, on top of those of
             the regression.
         corner_channels: Channels of the corner pooling.
-        **kwargs: See :class:`mmdet.models.RepPointsHead`, which refuses others.
-
-    Raises:
-        ValueError: If ``kwargs`` name another way from points to boxes.
+        **kwargs: See :class:`mmdet.models.RepPointsHead`, which refuses others; the way
+            from points to boxes is fixed.
     """
 
     def __init__(
@@ -90,23 +78,17 @@ class RepPointsV2Head(RepPointsHead):
         corner_channels: int = 64,
         **kwargs: Any,
     ) -> None:
-        fixed = {"use_grid_points", "center_init", "transform_method", "moment_mul"}
-        if refused := fixed & set(kwargs):
-            raise ValueError(
-                "boxes are spanned by the first two points: RepPointsV2Head has no "
-                f"{', '.join(sorted(refused))}"
-            )
         self.num_shared_convs = num_shared_convs
         self.corner_channels = corner_channels
-        init_cfg = with_prior("reppoints_cls_out")
-        init_cfg["layer"] = ["Conv2d", "DeformConv2d"]
-        kwargs.setdefault("init_cfg", init_cfg)
+        kwargs.setdefault("init_cfg", with_prior("reppoints_cls_out"))
         super().__init__(
             num_classes=num_classes,
             in_channels=in_channels,
             loss_cls=loss_cls,
             loss_bbox_init=loss_bbox_init,
             loss_bbox_refine=loss_bbox_refine,
+            use_grid_points=False,
+            center_init=True,
             transform_method="minmax",
             **kwargs,
         )
@@ -227,66 +209,53 @@ class RepPointsV2Head(RepPointsHead):
             Scalars by name.
         """
         sizes = [tuple(level.shape[2:]) for level in cls_scores]
-        device = cls_scores[0].device
-        ignored = batch_gt_instances_ignore or [None] * len(batch_img_metas)
-        images = [
-            _Image(gt, skip, self.prior_generator.valid_flags(sizes, shape, device))
-            for gt, skip, shape in zip(
-                batch_gt_instances,
-                ignored,
-                [meta["pad_shape"] for meta in batch_img_metas],
-                strict=True,
-            )
-        ]
-        boxes = (self._decode(pts_init), self._decode(pts_refine))
+        levels, flags = self.get_points(sizes, batch_img_metas, cls_scores[0].device)
+        points = torch.cat(levels[0])
+        valid = torch.stack([torch.cat(image) for image in flags])
+        gts = batch_gt_instances
+        ignored = batch_gt_instances_ignore or [None] * len(gts)
+        boxes = [self._decode(level, points) for level in (pts_init, pts_refine)]
         corners = (flatten(corner_scores), flatten(corner_offsets))
         return {
-            **self._detection_losses(flatten(cls_scores), *boxes, sizes, images),
-            **self._corner_losses(*corners, sizes, images),
+            **self._detection_losses(
+                flatten(cls_scores), *boxes, points, sizes, valid, gts, ignored
+            ),
+            **self._corner_losses(*corners, sizes, valid, gts),
             "loss_foreground": self._foreground_loss(
-                flatten(foreground), sizes, images
+                flatten(foreground), sizes[0], gts
             ),
         }
 
-    def _decode(self, points: Levels) -> Tensor:
-        """Boxes (B, P, 4) in pixels of points in units of the stride."""
-        boxes = [self.points2bbox(level.float()) for level in points]
-        sizes = [level.shape[2:] for level in points]
-        priors = torch.cat(
-            self.prior_generator.grid_priors(
-                sizes, device=boxes[0].device, with_stride=True
-            )
-        )
-        return flatten(boxes) * priors[:, 2:3] + priors[:, [0, 1, 0, 1]]
+    def _decode(self, levels: Levels, points: Tensor) -> Tensor:
+        """Boxes (B, P, 4) in pixels of sets in units of the stride around points."""
+        boxes = flatten([self.points2bbox(level.float()) for level in levels])
+        return boxes * points[:, 2:3] + points[:, [0, 1, 0, 1]]
 
     def _detection_losses(
         self,
         cls_scores: Tensor,
         boxes_init: Tensor,
         boxes_refine: Tensor,
+        points: Tensor,
         sizes: list[Size],
-        images: list[_Image],
+        valid: Tensor,
+        gts: list[InstanceData],
+        ignored: Sequence[InstanceData | None],
     ) -> dict[str, Tensor]:
         """Of class logits (B, P, C), first and refined boxes (B, P, 4)."""
-        device = cls_scores.device
-        priors = self.prior_generator.grid_priors(
-            sizes, device=device, with_stride=True
-        )
-        numbers = [len(level) for level in priors]
-        points = torch.cat(priors)[:, :3]
+        numbers = [height * width for height, width in sizes]
         targets: tuple[list[Tensor], list[Tensor]] = ([], [])
-        for image, first in zip(images, boxes_init.detach(), strict=True):
+        for gt, skip, flags, first in zip(
+            gts, ignored, valid, boxes_init.detach(), strict=True
+        ):
             for found, assigner, candidates in zip(
                 targets,
                 (self.init_assigner, self.refine_assigner),
-                (points, first),
+                (points[:, :3], first),
                 strict=True,
             ):
-                valid = torch.cat(image.valid)
-                assigned = assign(
-                    assigner, candidates, valid, numbers, image.gt, image.ignored
-                )
-                found.append(_gather(assigned, image.gt, self.num_classes))
+                assigned = assign(assigner, candidates, flags, numbers, gt, skip)
+                found.append(_gather(assigned, gt, self.num_classes))
         init, refine = map(torch.cat, targets)
 
         is_init, is_refine = (t[:, 5] > 0 for t in (init, refine))
@@ -319,32 +288,24 @@ class RepPointsV2Head(RepPointsHead):
         scores: Tensor,
         offsets: Tensor,
         sizes: list[Size],
-        images: list[_Image],
+        valid: Tensor,
+        gts: list[InstanceData],
     ) -> dict[str, Tensor]:
         """Of logits (B, P, 2) and offsets (B, P, 4)."""
-        targets, valid = [], []
-        for image in images:
-            valid.append(torch.cat(image.valid))
-            levels = [
+        min_iou = self.train_cfg["corner"]["min_iou"]
+        flags = valid.split([height * width for height, width in sizes], 1)
+        levels = []
+        for size, stride, level in zip(sizes, self.point_strides, flags, strict=True):
+            images = [
                 corner_targets(
-                    image.gt.bboxes,
-                    size,
-                    _extent(flag.view(size)),
-                    stride,
-                    self.train_cfg["corner"]["min_iou"],
+                    gt.bboxes, size, _extent(flag.view(size)), stride, min_iou
                 )
-                for size, flag, stride in zip(
-                    sizes, image.valid, self.point_strides, strict=True
-                )
+                for gt, flag in zip(gts, level, strict=True)
             ]
-            kinds = zip(*levels, strict=True)
-            flat = (torch.cat([t.flatten(1) for t in kind], 1).T for kind in kinds)
-            targets.append(CornerTargets(*flat))
-        heatmap, shifts, is_corner = (
-            torch.stack(kind) for kind in zip(*targets, strict=True)
-        )
+            levels.append([torch.stack(kind) for kind in zip(*images, strict=True)])
+        heatmap, shifts, is_corner = map(flatten, zip(*levels, strict=True))
         (number,) = _mean_over_processes(is_corner.sum())
-        weight = torch.stack(valid)[..., None].expand_as(heatmap).float()
+        weight = valid[..., None].expand_as(heatmap).float()
         return dict(
             loss_heatmap=self.loss_heatmap(
                 scores.sigmoid(), heatmap, weight=weight, avg_factor=number
@@ -352,13 +313,13 @@ class RepPointsV2Head(RepPointsHead):
             loss_offset=self.loss_offset(
                 offsets,
                 shifts,
-                is_corner.repeat_interleave(2, -1).float(),
+                is_corner.repeat_interleave(2, -1),
                 avg_factor=number,
             ),
         )
 
     def _foreground_loss(
-        self, logits: Tensor, sizes: list[Size], images: list[_Image]
+        self, logits: Tensor, size: Size, gts: list[InstanceData]
     ) -> Tensor:
         """Of logits (B, P, C): normalised focal loss (appendix A.2, equation 9).
 
@@ -366,20 +327,19 @@ class RepPointsV2Head(RepPointsHead):
         the sums over positives and over negatives have one divisor.
         """
         finest = self.point_strides[0]
-        weights = []
-        for image in images:
-            gt, masks = image.gt, None
+        maps = []
+        for gt in gts:
+            masks = None
             if "masks" in gt:
                 masks = gt.masks.to_tensor(torch.bool, logits.device)
-            target = foreground_targets(
-                gt.bboxes, gt.labels, self.num_classes, sizes[0], finest, masks
+            maps.append(
+                foreground_targets(
+                    gt.bboxes, gt.labels, self.num_classes, size, finest, masks
+                )
             )
-            levels = [
-                at_points(target, size, stride // finest).flatten(1).T
-                for size, stride in zip(sizes, self.point_strides, strict=True)
-            ]
-            weights.append(torch.cat(levels))
-        weight = torch.stack(weights)
+        # The points of coarser levels are points of the finest.
+        steps = [stride // finest for stride in self.point_strides]
+        weight = flatten([torch.stack(maps)[:, :, ::step, ::step] for step in steps])
         target = weight > 0
         (number,) = _mean_over_processes(target.sum())
         total = reduce_mean(weight.sum()).clamp(min=torch.finfo(weight.dtype).tiny)
@@ -477,14 +437,10 @@ def flatten(levels: Levels) -> Tensor:
 
 def _gather(assigned: Tensor, gt: InstanceData, background: int) -> Tensor:
     """(P, 6): box, label and, as :func:`targets.assign` has it, number of an object."""
-    target = assigned.new_zeros(len(assigned), 6, dtype=torch.float32)
-    target[:, 4] = background
-    target[:, 5] = assigned
-    positive = assigned > 0
-    objects = assigned[positive] - 1
-    target[positive, :4] = gt.bboxes[objects].float()
-    target[positive, 4] = gt.labels[objects].float()
-    return target
+    objects = torch.cat([gt.bboxes, gt.labels[:, None]], 1).float()
+    none = objects.new_tensor([[0, 0, 0, 0, background]])
+    targets = torch.cat([none, objects])[assigned.clamp(min=0)]
+    return torch.cat([targets, assigned[:, None]], 1)
 
 
 def _extent(valid: Tensor) -> Size:

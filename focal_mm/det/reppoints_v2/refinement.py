@@ -19,30 +19,15 @@ def refine_boxes(boxes: Tensor, scores: Tensor, offsets: Tensor, stride: int) ->
     Returns:
         (B, P, 4).
     """
-    refined = [
-        _refine_corners(
-            boxes[..., 2 * kind : 2 * kind + 2],
-            scores[:, kind],
-            offsets[:, 2 * kind : 2 * kind + 2],
-            stride,
-        )
-        for kind in range(2)
-    ]
-    return torch.cat(refined, -1)
-
-
-def _refine_corners(
-    corners: Tensor, scores: Tensor, offsets: Tensor, stride: int
-) -> Tensor:
-    """The same for corners (B, P, 2) of one kind, scores (B, H, W), offsets."""
-    height, width = scores.shape[1:]
-    limit = corners.new_tensor([width - 1, height - 1])
-    steps = corners.new_tensor([[0, 0], [1, 0], [0, 1], [1, 1]])
-    around = (corners / stride).floor()[:, :, None] + steps
-    around = around.clamp(min=0).minimum(limit)
-    flat = (around[..., 1] * width + around[..., 0]).long()
-    found = scores.flatten(1).gather(1, flat.flatten(1)).view_as(flat)
-    best = found.argmax(2, keepdim=True)
-    point = around.gather(2, best[..., None].expand(-1, -1, -1, 2)).squeeze(2)
-    place = flat.gather(2, best).squeeze(2)[:, None].expand(-1, 2, -1)
-    return (point + offsets.flatten(2).gather(2, place).transpose(1, 2)) * stride
+    height, width = scores.shape[2:]
+    # (B, P, 2 kinds, 1) for each axis.
+    x, y = (boxes / stride).floor().long().unflatten(2, (2, 2)).split(1, 3)
+    columns = (x + x.new_tensor([0, 1, 0, 1])).clamp(0, width - 1)
+    rows = (y + y.new_tensor([0, 0, 1, 1])).clamp(0, height - 1)
+    # (B, 2 kinds, P, 4 points) indices into a map.
+    around = (rows * width + columns).transpose(1, 2)
+    found = scores.flatten(2).gather(2, around.flatten(2)).view_as(around)
+    place = around.gather(3, found.argmax(3, keepdim=True)).squeeze(3)
+    shifts = offsets.flatten(2).gather(2, place.repeat_interleave(2, 1))
+    point = torch.stack([place % width, place // width], 2)
+    return (point.flatten(1, 2) + shifts).transpose(1, 2) * stride

@@ -141,10 +141,8 @@ def foreground_targets(
     """
     height, width = size
     target = boxes.new_zeros(num_classes, height * width)
-    if not len(boxes):
-        return target.view(num_classes, height, width)
     if masks is None:
-        first, last = (boxes / stride).floor().view(-1, 2, 2, 1).unbind(1)
+        first, last = (boxes / stride).floor().view(len(boxes), 2, 2, 1).unbind(1)
         columns = torch.arange(width, device=boxes.device)
         rows = torch.arange(height, device=boxes.device)
         in_columns = (first[:, 0] <= columns) & (columns <= last[:, 0])
@@ -160,29 +158,11 @@ def foreground_targets(
 def touched_cells(masks: Tensor, size: Size, stride: int) -> Tensor:
     """Cells (G, H, W) of ``stride`` pixels that masks (G, h, w) touch; both bool."""
     height, width = size
-    masks = masks[:, : height * stride, : width * stride]
     missing = (width * stride - masks.shape[2], height * stride - masks.shape[1])
+    # Where negative, it is cut off.
     masks = torch.nn.functional.pad(masks, (0, missing[0], 0, missing[1]))
     cells = masks.unflatten(2, (width, stride)).unflatten(1, (height, stride))
     return cells.any(4).any(2)
-
-
-def at_points(finest: Tensor, size: Size, ratio: int) -> Tensor:
-    """What a map (C, H, W) of the finest level says at the points of another.
-
-    Args:
-        finest: The map.
-        size: Size h, w of the other level.
-        ratio: Its stride in units of the finest.
-
-    Returns:
-        (C, h, w).
-    """
-    rows, columns = (
-        (torch.arange(number, device=finest.device) * ratio).clamp(max=limit - 1)
-        for number, limit in zip(size, finest.shape[1:], strict=True)
-    )
-    return finest[:, rows[:, None], columns]
 
 
 def assign(
