@@ -11,15 +11,12 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from rich.progress import track
 
+SCORE_THR = 0.4
+ZOOM = 3
+"""Factor by which the images are enlarged, as labels need room."""
 
-def draw_predictions(
-    cfg: Config,
-    checkpoint: Path,
-    number: int,
-    out_dir: Path,
-    score_thr: float = 0.4,
-    zoom: int = 3,
-) -> None:
+
+def draw_predictions(cfg: Config, checkpoint: Path, number: int, out_dir: Path) -> None:
     """Draw ground truth (left) and predictions (right) of the first test images.
 
     Args:
@@ -27,8 +24,6 @@ def draw_predictions(
         checkpoint: Its weights.
         number: How many images, at most.
         out_dir: Folder of the pictures, one PNG for each image; made where missing.
-        score_thr: Predictions below this score are left out.
-        zoom: Factor by which the images are enlarged, as labels need room.
     """
     model = init_detector(cfg, str(checkpoint), device=get_device())
     dataset = DATASETS.build(cfg.test_dataloader.dataset)
@@ -38,17 +33,17 @@ def draw_predictions(
     for data in track(islice(dataset, total), "pictures", total):
         truth = data["data_samples"]
         path = Path(truth.img_path)
-        image = mmcv.imrescale(mmcv.imread(path), zoom, interpolation="bicubic")
+        image = mmcv.imrescale(mmcv.imread(path), ZOOM, interpolation="bicubic")
         # Predicted in the coordinates of the enlarged image, so that masks are smooth.
         sample = inference_detector(model, image)
         instances = truth.gt_instances
-        instances.bboxes = zoom * instances.bboxes.tensor
-        instances.masks = instances.masks.rescale(zoom)
+        instances.bboxes = ZOOM * instances.bboxes.tensor
+        instances.masks = instances.masks.rescale(ZOOM)
         sample.gt_instances = instances
         visualizer.add_datasample(
             path.stem,
             mmcv.bgr2rgb(image),
             sample.cpu(),
-            pred_score_thr=score_thr,
+            pred_score_thr=SCORE_THR,
             out_file=str(out_dir / f"{path.stem}.png"),
         )

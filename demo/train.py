@@ -11,20 +11,16 @@ import shlex
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.device import get_device
-from rich.console import Console
-from rich.table import Table
 
-from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.formats import CocoSpec
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
-from focal_mm.engine.files import replacing
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = ROOT / "demo/configs/mask_rcnn_focal_tiny_shapes.py"
@@ -33,7 +29,6 @@ MIN_BOX_AP50 = 0.30
 
 NUM_PICTURES = 12
 _IMAGES_PER_STEP = 2
-_METRICS = ("bbox_mAP", "bbox_mAP_50", "segm_mAP", "segm_mAP_50")
 
 
 def num_processes() -> int:
@@ -41,16 +36,8 @@ def num_processes() -> int:
     return {"cuda": min(torch.cuda.device_count(), 2), "cpu": 2}.get(get_device(), 1)
 
 
-def write_config(out: Path, options: Mapping[str, Any]) -> Config:
-    """Write ``config.py``, the demo's config for this folder and this machine.
-
-    Args:
-        out: Folder of everything the demo makes.
-        options: Further changes, as ``--cfg-options`` parses them.
-
-    Raises:
-        UserError: If the folder holds a demo with other settings.
-    """
+def config_for(out: Path) -> Config:
+    """The demo's config for the folder of everything that it makes and this machine."""
     data = f"{out}/data/"
     changes = {
         "train_dataloader.dataset.data_root": data,
@@ -59,49 +46,16 @@ def write_config(out: Path, options: Mapping[str, Any]) -> Config:
         # The schedule is made for so many images in a step.
         "train_dataloader.batch_size": _IMAGES_PER_STEP // num_processes(),
     }
-    cfg = load_config(CONFIG, {**changes, **options})
-    path = out / "config.py"
-    if not path.exists():
-        with replacing(path) as partial:
-            partial.write_text(cfg.pretty_text)
-    elif path.read_text() != cfg.pretty_text:
-        raise UserError(
-            f"{out} holds a demo with other settings: choose another folder by --out "
-            "or remove it"
-        )
-    return cfg
+    return load_config(CONFIG, changes)
 
 
-def train(out: Path, cfg: Config) -> Path:
-    """Train, or go on training, or find it done; returns the checkpoint."""
-    checkpoint = out / f"train/iter_{cfg.train_cfg.max_iters}.pth"
-    last = out / "train/last_checkpoint"
-    # Written when the checkpoint that it names is complete.
-    if last.exists() and Path(last.read_text().strip()).name == checkpoint.name:
-        print(f"already trained: {checkpoint}; to start over, remove {out}")
-        return checkpoint
-    run_tool("dist_train.sh", out, "train", *(["--resume"] if last.exists() else []))
-    return checkpoint
-
-
-def evaluate(out: Path, checkpoint: Path) -> dict[str, float]:
-    """Evaluate, or find it done; returns the metrics that the test wrote."""
-    if not list(out.glob("test/*/*.json")):
-        run_tool("dist_test.sh", out, "test", checkpoint=checkpoint)
-    return json.loads(max(out.glob("test/*/*.json")).read_text())
-
-
-def run_tool(
-    script: str, out: Path, folder: str, *more: str, checkpoint: Path | None = None
-) -> None:
-    """Run a script of ``tools/`` on the demo's config, its output being shown.
+def run_tool(script: str, *words: object) -> None:
+    """Run a script of ``tools/``, its output being shown.
 
     Raises:
         UserError: If it fails.
     """
-    model = [out / "config.py", *([checkpoint] if checkpoint else [])]
-    words = (f"tools/{script}", *model, num_processes(), "--work-dir", out / folder)
-    command = [*map(str, words), *more]
+    command = [f"tools/{script}", *map(str, words)]
     print(f"$ {shlex.join(command)}", flush=True)
     with socket.create_server(("127.0.0.1", 0)) as any_port:
         port = str(any_port.getsockname()[1])
@@ -117,29 +71,43 @@ def run_tool(
         raise UserError(f"tools/{script} failed (exit code {code}), see above")
 
 
-def run(out: Path, spec: CocoSpec, options: Mapping[str, Any]) -> None:
-    """Do all steps and print the closing table.
+def run(out: Path, spec: CocoSpec) -> None:
+    """Do all steps that are not done and print the results.
+
+    Args:
+        out: Folder of everything that is made.
+        spec: The data.
 
     Raises:
         UserError: If a step failed or the detector has not learnt.
     """
-    cfg = write_config(out, options)
-    write_coco(out / "data", spec, progress=True)
-    checkpoint = train(out, cfg)
-    metrics = evaluate(out, checkpoint)
+    spec.write(out / "data")
+    cfg = config_for(out)
+    config, train, test = (out / name for name in (CONFIG.name, "train", "test"))
+    config.write_text(cfg.pretty_text)
+
+    checkpoint = train / f"iter_{cfg.train_cfg.max_iters}.pth"
+    last = train / "last_checkpoint"
+    # Written when the checkpoint that it names is complete.
+    if last.exists() and Path(last.read_text().strip()).name == checkpoint.name:
+        print(f"already trained: {checkpoint}; to start over, remove {out}")
+    else:
+        options = ("--work-dir", train, "--resume")
+        run_tool("dist_train.sh", config, num_processes(), *options)
+    if not list(test.glob("*/*.json")):
+        options = ("--work-dir", test)
+        run_tool("dist_test.sh", config, checkpoint, num_processes(), *options)
+    metrics = json.loads(max(test.glob("*/*.json")).read_text())
     # Only now, as it takes memory that the training may need.
     from demo.pictures import draw_predictions
 
     draw_predictions(cfg, checkpoint, NUM_PICTURES, out / "pictures")
 
-    table = Table(title="Mask R-CNN with Focal-Tiny on toy shapes", show_header=False)
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    for name in _METRICS:
-        table.add_row(name, f"{metrics[f'coco/{name}']:.3f}")
-    table.add_row("checkpoint", str(checkpoint))
-    table.add_row("pictures", f"{out}/pictures (ground truth left, prediction right)")
-    Console().print(table)
+    print("\nMask R-CNN with Focal-Tiny on toy shapes")
+    for name in ("bbox_mAP", "bbox_mAP_50", "segm_mAP", "segm_mAP_50"):
+        print(f"{name:11} {metrics[f'coco/{name}']:.3f}")
+    print(f"checkpoint  {checkpoint}")
+    print(f"pictures    {out}/pictures (ground truth left, prediction right)")
     box_ap50 = metrics["coco/bbox_mAP_50"]
     if box_ap50 < MIN_BOX_AP50:
         raise UserError(
@@ -161,17 +129,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         default=ROOT / "work_dirs/demo",
         help="folder for data, checkpoints and pictures (default: %(default)s)",
     )
-    parser.add_argument(
-        "--cfg-options",
-        nargs="+",
-        action=DictAction,
-        default={},
-        help="changes to the config, as in tools/train.py",
-    )
     args = parser.parse_args(argv)
     return run_guarded(
         "demo",
-        lambda: run(args.out, CocoSpec(), args.cfg_options),
+        lambda: run(args.out, CocoSpec()),
         stopped="stopped; the same command goes on from here",
     )
 

@@ -4,16 +4,10 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from demo.toy.ade import AdeSpec, write_ade
-from demo.toy.coco import CocoSpec, write_coco
-from demo.toy.imagefolder import ImageFolderSpec, write_imagefolder
+from demo.toy.formats import AdeSpec, CocoSpec, ImageFolderSpec
 from focal_mm.engine.errors import run_guarded
 
-FORMATS = {
-    "coco": (CocoSpec, write_coco),
-    "ade": (AdeSpec, write_ade),
-    "imagefolder": (ImageFolderSpec, write_imagefolder),
-}
+FORMATS = {"coco": CocoSpec, "ade": AdeSpec, "imagefolder": ImageFolderSpec}
 
 
 def make(argv: Sequence[str] | None) -> None:
@@ -38,10 +32,9 @@ def make(argv: Sequence[str] | None) -> None:
     ):
         parser.add_argument(option, type=int, help=meaning)
     options = vars(parser.parse_args(argv))
-    make_spec, write = FORMATS[options.pop("format")]
-    folder = options.pop("folder")
+    make_spec, folder = FORMATS[options.pop("format")], options.pop("folder")
     spec = make_spec(**options)
-    done = "wrote" if write(folder, spec, progress=True) else "kept what was there:"
+    done = "wrote" if spec.write(folder) else "kept what was there:"
     print(f"{done} {folder}, {spec}")
 
 

@@ -65,7 +65,24 @@ def draw_scene(rng: np.random.Generator, size: int, class_hues: bool = False) ->
         The scene, with one to six shapes of which none is hidden by more than
         ``1 - MIN_VISIBLE``.
     """
-    labels, coverages = _place_shapes(rng, size)
+    # The larger stand behind the smaller.
+    large = (_LARGE_FROM, (size - 4) / _WIDEST)
+    labels: list[int] = []
+    coverages: list[np.ndarray] = []
+    for (low, high), most in ((large, 1), (_MEDIUM, 2), (_SMALL, 3)):
+        fewest = 0 if most == 1 else 1
+        for _ in range(rng.integers(fewest, most, endpoint=True)):
+            label = int(rng.integers(len(CLASSES)))
+            for vertices in _placings(rng, size, label, low, high):
+                together = [*coverages, _rasterise(vertices, size)]
+                if all(
+                    seen.sum() >= MIN_VISIBLE * (whole >= 0.5).sum()
+                    for seen, whole in zip(
+                        _visible_masks(together), together, strict=True
+                    )
+                ):
+                    labels, coverages = [*labels, label], together
+                    break
     image = _paint(rng, labels, coverages, class_hues)
     return Scene(image, labels, _visible_masks(coverages))
 
@@ -117,35 +134,6 @@ def _outline(label: int) -> np.ndarray:
     x, y = np.sin(angles), -np.cos(angles)
     area = abs(np.sum(x * np.roll(y, -1) - y * np.roll(x, -1))) / 2
     return np.stack([x, y], axis=1) / np.sqrt(area)
-
-
-def _place_shapes(
-    rng: np.random.Generator, size: int
-) -> tuple[list[int], list[np.ndarray]]:
-    """Place shapes, the larger behind the smaller.
-
-    Returns:
-        Per shape its label, and its coverage of each pixel, float32 in [0, 1] of
-        shape (size, size), whatever stands in front of it.
-    """
-    large = (_LARGE_FROM, (size - 4) / _WIDEST)
-    labels: list[int] = []
-    coverages: list[np.ndarray] = []
-    for (low, high), most in ((large, 1), (_MEDIUM, 2), (_SMALL, 3)):
-        fewest = 0 if most == 1 else 1
-        for _ in range(rng.integers(fewest, most, endpoint=True)):
-            label = int(rng.integers(len(CLASSES)))
-            for vertices in _placings(rng, size, label, low, high):
-                together = [*coverages, _rasterise(vertices, size)]
-                if all(
-                    seen.sum() >= MIN_VISIBLE * (whole >= 0.5).sum()
-                    for seen, whole in zip(
-                        _visible_masks(together), together, strict=True
-                    )
-                ):
-                    labels, coverages = [*labels, label], together
-                    break
-    return labels, coverages
 
 
 def _placings(

@@ -18,7 +18,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
-from demo.toy.imagefolder import ImageFolderSpec, write_imagefolder
+from demo.toy.formats import ImageFolderSpec
 from focal_mm.engine.complexity import measure
 from tools import model_zoo as zoo
 
@@ -36,7 +36,7 @@ SHRUNK = 2
 @pytest.fixture(scope="module")
 def toy_images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rows") / "images"
-    write_imagefolder(root, ImageFolderSpec(num_train=4, num_val=2))
+    ImageFolderSpec(num_train=4, num_val=2).write(root)
     return root
 
 

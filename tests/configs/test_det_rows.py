@@ -21,7 +21,7 @@ from mmengine.registry import DATASETS, MODELS, init_default_scope
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.formats import CocoSpec
 from demo.toy.shapes import CLASSES, MIN_SIZE
 from focal_mm.models.presets import parse_arch
 
@@ -35,7 +35,7 @@ SIZE = 128
 def toy_coco(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Toy images, with what HTC++ needs: polygons, as COCO has, and maps of stuff."""
     root = tmp_path_factory.mktemp("rows") / "coco"
-    write_coco(root, CocoSpec(num_train=2, num_val=1, size=MIN_SIZE))
+    CocoSpec(num_train=2, num_val=1, size=MIN_SIZE).write(root)
     path = root / "annotations" / "instances_train2017.json"
     contents = json.loads(path.read_text())
     for annotation in contents["annotations"]:

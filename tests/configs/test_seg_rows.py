@@ -19,7 +19,7 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_scope
 from torch import nn
 
-from demo.toy.ade import AdeSpec, write_ade
+from demo.toy.formats import AdeSpec
 from focal_mm.engine.test import main as run_test
 
 SEG = Path(__file__).parents[2] / "configs" / "seg"
@@ -34,7 +34,7 @@ SHRUNK = 8
 @pytest.fixture(scope="module")
 def toy_ade(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("rows") / "ade"
-    write_ade(root, AdeSpec(num_train=2, num_val=2, size=96))
+    AdeSpec(num_train=2, num_val=2, size=96).write(root)
     return root
 
 

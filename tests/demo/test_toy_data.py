@@ -13,21 +13,19 @@ import pytest
 from mmengine.registry import DATASETS, DefaultScope
 from pycocotools.coco import COCO
 
-from demo.toy import ade, coco
+from demo.toy import formats
 from demo.toy.__main__ import main
-from demo.toy.ade import AdeSpec, write_ade
-from demo.toy.coco import CocoSpec, write_coco
-from demo.toy.folder import SPEC_FILE, ToySpec
-from demo.toy.imagefolder import ImageFolderSpec, write_imagefolder
+from demo.toy.folder import SPEC_FILE
+from demo.toy.formats import AdeSpec, CocoSpec, ImageFolderSpec
 from demo.toy.shapes import CLASSES
 from focal_mm.engine.errors import UserError
 
 FORMATS = {
-    "coco": (write_coco, CocoSpec(4, 3, seed=5)),
-    "ade": (write_ade, AdeSpec(6, 3, 64, seed=5)),
-    "imagefolder": (write_imagefolder, ImageFolderSpec(7, 3, 40, seed=5)),
+    "coco": CocoSpec(4, 3, seed=5),
+    "ade": AdeSpec(6, 3, 64, seed=5),
+    "imagefolder": ImageFolderSpec(7, 3, 40, seed=5),
 }
-SPEC = FORMATS["coco"][1]
+SPEC = FORMATS["coco"]
 each_format = pytest.mark.parametrize("name", FORMATS)
 
 
@@ -35,8 +33,8 @@ each_format = pytest.mark.parametrize("name", FORMATS)
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Holds a data set of each format in a folder of its name."""
     root = tmp_path_factory.mktemp("toy")
-    for name, (write, spec) in FORMATS.items():
-        assert write(root / name, spec)
+    for name, spec in FORMATS.items():
+        assert spec.write(root / name)
     return root
 
 
@@ -52,11 +50,11 @@ def digests(folder: Path) -> dict[str, str]:
 def test_same_spec_same_bytes_other_seed_others(
     data: Path, tmp_path: Path, name: str
 ) -> None:
-    write, spec = FORMATS[name]
+    spec = FORMATS[name]
     written = digests(data / name)
-    write(tmp_path / "again", spec)
+    spec.write(tmp_path / "again")
     assert digests(tmp_path / "again") == written
-    write(tmp_path / "other", replace(spec, seed=6))
+    replace(spec, seed=6).write(tmp_path / "other")
     other = digests(tmp_path / "other")
     images = [file for file in written if file.endswith((".png", ".jpg"))]
     assert not any(other.get(file) == written[file] for file in images)
@@ -66,20 +64,20 @@ def test_same_spec_same_bytes_other_seed_others(
 
 @each_format
 def test_the_same_is_kept_and_another_is_not_overwritten(data: Path, name: str) -> None:
-    write, spec = FORMATS[name]
+    spec = FORMATS[name]
     before = [file.stat().st_mtime_ns for file in sorted(data.rglob("*"))]
-    assert not write(data / name, spec)
+    assert not spec.write(data / name)
     with pytest.raises(UserError, match=r"seed=5\), not .* seed=6\): choose another"):
-        write(data / name, replace(spec, seed=6))
+        replace(spec, seed=6).write(data / name)
     assert [file.stat().st_mtime_ns for file in sorted(data.rglob("*"))] == before
 
 
 def test_a_folder_of_the_user_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.txt").write_text("precious")
     with pytest.raises(UserError, match="holds other files, not CocoSpec"):
-        write_coco(tmp_path, SPEC)
+        SPEC.write(tmp_path)
     with pytest.raises(UserError, match=r"thesis.txt cannot be written"):
-        write_coco(tmp_path / "thesis.txt", SPEC)
+        SPEC.write(tmp_path / "thesis.txt")
     assert [file.name for file in tmp_path.iterdir()] == ["thesis.txt"]
 
 
@@ -87,7 +85,7 @@ def test_a_folder_of_the_user_is_not_overwritten(tmp_path: Path) -> None:
 def test_an_interrupted_call_leaves_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException]
 ) -> None:
-    draw: Callable = coco.draw_scene
+    draw: Callable = formats.draw_scene
     scenes = []
 
     def draw_two(rng: np.random.Generator, size: int):
@@ -96,9 +94,9 @@ def test_an_interrupted_call_leaves_nothing(
         scenes.append(draw(rng, size))
         return scenes[-1]
 
-    monkeypatch.setattr(coco, "draw_scene", draw_two)
+    monkeypatch.setattr(formats, "draw_scene", draw_two)
     with pytest.raises((KeyboardInterrupt, UserError)):
-        write_coco(tmp_path / "data", SPEC)
+        SPEC.write(tmp_path / "data")
     assert len(scenes) == 2
     assert not list(tmp_path.iterdir())
 
@@ -117,7 +115,7 @@ def test_command_line(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     command = [name, str(tmp_path / "new"), "--num-train", "1", "--num-val", "1"]
-    spec: ToySpec = replace(FORMATS[name][1], num_train=1, num_val=1, seed=7)
+    spec = replace(FORMATS[name], num_train=1, num_val=1, seed=7)
     size = ["--size", str(spec.size)]
     assert main([*command, *size, "--seed", "7"]) == 0
     assert (tmp_path / "new" / SPEC_FILE).read_text() == str(spec)
@@ -167,7 +165,7 @@ def test_mmdet_reads_masks_and_labels(data: Path) -> None:
         dataset = DATASETS.build(config)
         assert len(dataset) == SPEC.num_val
         truth = dataset[0]["data_samples"].gt_instances
-    scene = coco.draw_scene(np.random.default_rng((SPEC.seed, 1, 1)), SPEC.size)
+    scene = formats.draw_scene(np.random.default_rng((SPEC.seed, 1, 1)), SPEC.size)
     assert np.array_equal(truth.masks.masks, scene.masks)
     assert truth.labels.tolist() == scene.labels
 
@@ -179,7 +177,7 @@ def test_mmseg_ignores_what_is_unlabelled(data: Path) -> None:
         data_prefix=dict(
             img_path="images/validation", seg_map_path="annotations/validation"
         ),
-        metainfo=dict(classes=ade.CLASSES),
+        metainfo=dict(classes=formats.REGIONS),
         reduce_zero_label=True,
         pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations")],
     )
@@ -189,11 +187,11 @@ def test_mmseg_ignores_what_is_unlabelled(data: Path) -> None:
         sample = dataset[0]
     stored = cv2.imread(sample["seg_map_path"], cv2.IMREAD_UNCHANGED)
     assert stored.shape == cv2.imread(sample["img_path"]).shape[:2] == (64, 64)
-    labelled = stored != ade.UNLABELLED
+    labelled = stored != formats.UNLABELLED
     read = sample["gt_seg_map"]
     assert (read[~labelled] == 255).all()
     assert np.array_equal(read[labelled] + 1, stored[labelled])
-    assert read[labelled].max() < len(ade.CLASSES)
+    assert read[labelled].max() < len(formats.REGIONS)
 
 
 def test_mmpretrain_reads_folders_and_lists_alike(data: Path) -> None:

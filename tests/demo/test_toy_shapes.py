@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from demo.toy import ade
+from demo.toy.formats import REGIONS, draw_regions
 from demo.toy.shapes import (
     CLASSES,
     MIN_SIZE,
@@ -120,9 +120,9 @@ def test_hues_tell_classes_apart_on_request() -> None:
 
 @pytest.mark.parametrize("size", [48, 200])
 def test_regions(size: int) -> None:
-    found = np.zeros(1 + len(ade.CLASSES), int)
+    found = np.zeros(1 + len(REGIONS), int)
     for seed in range(12):
-        image, labels = ade.draw_regions(np.random.default_rng(seed), size)
+        image, labels = draw_regions(np.random.default_rng(seed), size)
         assert image.shape == (*labels.shape, 3) == (size, size, 3)
         assert image.dtype == labels.dtype == np.uint8
         # Lines between regions are unlabelled: no two labels touch.
@@ -138,7 +138,7 @@ def test_regions(size: int) -> None:
         # Each class has its hue, a third of the circle (180 in OpenCV) apart.
         hues = cv2.cvtColor(image, cv2.COLOR_RGB2HSV)[..., 0].astype(float)
         for index, name in enumerate(CLASSES):
-            inside = (labels == 1 + ade.CLASSES.index(name)).astype(np.uint8)
+            inside = (labels == 1 + REGIONS.index(name)).astype(np.uint8)
             inside = cv2.erode(inside, np.ones((5, 5), np.uint8)).astype(bool)
             if inside.sum() > 50:
                 off = (hues[inside] - 60 * index + 90) % 180 - 90

@@ -10,7 +10,7 @@ import pytest
 from mmengine.config import Config
 from mmengine.runner import Runner
 
-from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.formats import CocoSpec
 
 CONFIG = Path(__file__).parents[2] / "demo/configs/reppointsv2_shapes.py"
 
@@ -19,7 +19,7 @@ CONFIG = Path(__file__).parents[2] / "demo/configs/reppointsv2_shapes.py"
 @pytest.mark.training
 def test_learns_the_toy_shapes(tmp_path):
     data = tmp_path / "data"
-    write_coco(data, CocoSpec(num_train=400, num_val=60, size=192))
+    CocoSpec(num_train=400, num_val=60, size=192).write(data)
     config = Config.fromfile(CONFIG)
     config.merge_from_dict(
         {

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from demo.toy.coco import CocoSpec, write_coco
+from demo.toy.formats import CocoSpec
 from demo.toy.shapes import CLASSES
 
 ROOT = Path(__file__).parents[2]
@@ -41,7 +41,7 @@ MODEL = {
 @pytest.fixture(scope="session")
 def toy_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("data") / "toy"
-    write_coco(root, CocoSpec(num_train=16, num_val=4, size=192))
+    CocoSpec(num_train=16, num_val=4, size=192).write(root)
     return root
 
 
