@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from contextlib import redirect_stdout
@@ -23,6 +24,9 @@ from focal_mm import FocalTransformer
 
 # The tensors of tests are small: more threads than one only wait for each other.
 torch.set_num_threads(1)
+
+# Shells start what they put into the background deaf to Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 

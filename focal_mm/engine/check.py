@@ -13,9 +13,11 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
+from focal_mm.checkpoint import read_checkpoint
+from focal_mm.checkpoint.read import reads_training_state
 from focal_mm.engine.classes import check_classes
 from focal_mm.engine.config import type_name, walk
-from focal_mm.engine.errors import UserError
+from focal_mm.engine.errors import UserError, speaks
 from focal_mm.engine.libraries import LIBRARIES
 
 # Where a loader holds its data sets, within whatever wraps them.
@@ -45,6 +47,19 @@ def check_test(cfg: Config) -> None:
         UserError: For the first thing that is missing.
     """
     _check_run(cfg, ["test"], {"checkpoint": cfg.load_from})
+
+
+def finish_check(checkpoints: Iterable[str]) -> None:
+    """Read checkpoints, as the run itself would later, and say that all is well.
+
+    Raises:
+        focal_mm.checkpoint.CheckpointError: If one of them cannot be read.
+    """
+    for path in checkpoints:
+        if reads_training_state() and not _is_remote(path):
+            read_checkpoint(path)
+    if speaks():
+        print("arguments, config, data and checkpoints are in order")
 
 
 def checkpoints_of_training(cfg: Config) -> dict[str, str]:

@@ -65,6 +65,11 @@ def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
         default="none",
         help="how the processes were started",
     )
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="check arguments, config, data and checkpoints, and stop",
+    )
     # torch.distributed.launch passes it and sets the variable too.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_test
+from focal_mm.engine.check import check_test, finish_check
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave
@@ -25,9 +25,12 @@ def _test(args: Namespace) -> None:
     _adapt(cfg, args)
     notes = join(cfg)
     check_together(lambda: check_test(cfg))
-    runner = build_runner(cfg, notes)
-    runner.test()
-    runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
+    if args.check:
+        finish_check([cfg.load_from])
+    else:
+        runner = build_runner(cfg, notes)
+        runner.test()
+        runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
     leave()
 
 

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_train, checkpoints_of_training
+from focal_mm.engine.check import check_train, checkpoints_of_training, finish_check
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave
@@ -26,9 +26,12 @@ def _train(args: Namespace) -> None:
     notes = _adapt(cfg, args)
     notes += join(cfg)
     check_together(lambda: check_train(cfg))
-    runner = build_runner(cfg, notes)
-    runner.train()
-    runner.logger.info(f"Finished: checkpoints and logs are in {runner.work_dir}")
+    if args.check:
+        finish_check(checkpoints_of_training(cfg).values())
+    else:
+        runner = build_runner(cfg, notes)
+        runner.train()
+        runner.logger.info(f"Finished: checkpoints and logs are in {runner.work_dir}")
     leave()
 
 
