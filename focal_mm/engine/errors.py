@@ -1,6 +1,5 @@
 """Errors that the person at the command line can put right."""
 
-import logging
 import os
 import signal
 import sys
@@ -61,7 +60,6 @@ def run_guarded(
         say(f"{program}: {error}")
         return 1
     except KeyboardInterrupt:
-        logging.shutdown()
         if speaks():
             print(f"{program}: {stopped}", file=sys.stderr)
         return 130
