@@ -13,16 +13,15 @@ from torch import Tensor
 
 from benchmarks import common
 from benchmarks.checks import check
-from benchmarks.measure import Precision, make_progress, run_rounds, summary
+from benchmarks.measure import Precision, run_rounds, summary
 from benchmarks.models import (
     KEY_SELECTIONS,
     REFERENCE,
     SETTINGS,
     WINDOW,
-    choose_backends,
     settings_for,
+    usable_backends,
 )
-from focal_mm.engine.config import describe
 from focal_mm.engine.errors import run_guarded
 from focal_mm.models.presets import ARCHS
 from focal_mm.ops import FocalGeometry, TopKGeometry, focal_attention, topk_attention
@@ -39,7 +38,6 @@ forward, four backward); what a kernel computes twice does not count. Every back
 output and gradients are compared with 'naive' first: where one differs, nothing is
 reported and the exit code is 1.
 """
-FORWARD, BOTH = "forward", "forward+backward"
 _PATCH = 4
 # Side of the matrices that the ceiling is measured with.
 _MATMUL = {"cpu": 2048, "cuda": 8192}
@@ -79,13 +77,11 @@ class Layer:
     def geometry(self) -> FocalGeometry | TopKGeometry:
         if self.key_selection == "topk":
             return TopKGeometry(WINDOW, coarse_levels=1)
-        regions = {
-            key: values[self.stage - 1]
-            for key, values in SETTINGS[self.settings].items()
-        }
-        return FocalGeometry(
-            WINDOW, regions["expand_sizes"], regions["focal_windows"], coarse_levels=1
+        expand_sizes, focal_windows = (
+            SETTINGS[self.settings][key] for key in ("expand_sizes", "focal_windows")
         )
+        of = self.stage - 1
+        return FocalGeometry(WINDOW, expand_sizes[of], focal_windows[of], 1)
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -93,46 +89,48 @@ class Layer:
         side = _PATCH * 2 ** (self.stage - 1) * WINDOW
         return -(-self.height // side), -(-self.width // side)
 
-    def flops(self, run: str) -> int:
-        """Of the products over distinct keys, two for each multiply-add."""
+    @property
+    def heads(self) -> int:
+        return ARCHS[self.arch].num_heads[self.stage - 1]
+
+    @property
+    def channels(self) -> int:
+        """Of all heads."""
+        return ARCHS[self.arch].embed_dims * 2 ** (self.stage - 1)
+
+    @property
+    def flops(self) -> int:
+        """Of the forward products over distinct keys, two for each multiply-add."""
         geometry, (rows, cols) = self.geometry, self.grid
         if isinstance(geometry, TopKGeometry):
             keys = sum(level.num_keys for level in geometry.levels(rows, cols))
         else:
             keys = geometry.halo_size**2 + geometry.region_size(0) ** 2
         queries = self.batch * rows * cols * geometry.window_area
-        channels = ARCHS[self.arch].embed_dims * 2 ** (self.stage - 1)
-        return (2 if run == FORWARD else 6) * 2 * queries * keys * channels
+        return 4 * queries * keys * self.channels
 
     def make_inputs(self, batch: int, precision: Precision) -> dict[str, Tensor]:
         """Seeded noise in the layout of a layer: query, key and value side by side."""
         geometry, (rows, cols) = self.geometry, self.grid
-        heads = ARCHS[self.arch].num_heads[self.stage - 1]
-        channels = ARCHS[self.arch].embed_dims * 2 ** (self.stage - 1) // heads
+        channels = self.channels // self.heads
+        shapes: dict[str, tuple[int, ...]] = {
+            "qkv": (batch, rows * WINDOW, cols * WINDOW, 3, self.heads, channels),
+            "pooled_kv": (batch, rows, cols, 2, self.heads, channels),
+        }
         if isinstance(geometry, TopKGeometry):
-            fine, pooled = geometry.levels(rows, cols)
-            biases = {
-                "fine_bias": bias_table_size(fine, WINDOW),
-                "pooled_bias": bias_table_size(pooled, WINDOW),
-            }
+            fine, pooled = (
+                bias_table_size(level, WINDOW) for level in geometry.levels(rows, cols)
+            )
         else:
             area = geometry.window_area
-            biases = {
-                "fine_bias": (area, area),
-                "pooled_bias": (area, geometry.region_size(0) ** 2),
-            }
+            fine, pooled = (area, area), (area, geometry.region_size(0) ** 2)
             if geometry.expand_size:
-                biases["neighbor_bias"] = (area, geometry.num_neighbors)
-        shapes = {
-            "qkv": (batch, rows * WINDOW, cols * WINDOW, 3, heads, channels),
-            "pooled_kv": (batch, rows, cols, 2, heads, channels),
-            **{name: (heads, *shape) for name, shape in biases.items()},
-        }
+                shapes["neighbor_bias"] = self.heads, area, geometry.num_neighbors
+        shapes |= {"fine_bias": (self.heads, *fine)}
+        shapes |= {"pooled_bias": (self.heads, *pooled)}
         generator = torch.Generator().manual_seed(0)
         return {
-            name: torch.randn(shape, generator=generator).to(
-                precision.device, precision.dtype
-            )
+            name: torch.randn(shape, generator=generator).to(*precision)
             for name, shape in shapes.items()
         }
 
@@ -145,9 +143,13 @@ class Layer:
         options = dict(geometry=self.geometry, backend=backend)
         if self.key_selection == "topk":
             return topk_attention(*maps, [fine, pooled], **options)
-        return focal_attention(
-            *maps, fine, inputs.get("neighbor_bias"), [pooled], **options
-        )
+        neighbor = inputs.get("neighbor_bias")
+        return focal_attention(*maps, fine, neighbor, [pooled], **options)
+
+    def forward(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
+        """The output, without gradients."""
+        with torch.inference_mode():
+            return self.attend(inputs, backend)
 
     def differentiate(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
         """The output; the inputs have gradients then."""
@@ -167,59 +169,53 @@ def check_layer(layer: Layer, backend: str, precision: Precision) -> None:
 
     def run(how: Precision, backend: str = REFERENCE) -> dict[str, Tensor]:
         inputs = layer.make_inputs(1, how)
-        out = layer.differentiate(inputs, backend)
-        grads = {f"gradient of {key}": leaf.grad for key, leaf in inputs.items()}
-        found = {"output": out.detach(), **grads}
-        return {key: t.float() for key, t in found.items() if t is not None}
+        found = {"output": layer.differentiate(inputs, backend).detach().float()}
+        for name, leaf in inputs.items():
+            if leaf.grad is not None:
+                found[f"gradient of {name}"] = leaf.grad.float()
+        return found
 
     check(backend, functools.partial(run, backend=backend), run, precision)
 
 
 def measure_layer(
-    layer: Layer, backends: Sequence[str], precision: Precision, rounds: int
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
+    layer: Layer,
+    backends: Sequence[str],
+    precision: Precision,
+    rounds: int,
+    document: dict[str, Any],
+) -> None:
     """Check backends, then time them and the large product in alternating rounds.
 
-    Returns:
-        A row for each backend and pass, as in JSON, and by backend why it is skipped.
+    Adds a row for each backend and pass to the document's results.
 
     Raises:
         benchmarks.checks.MismatchError: If a backend differs from ``naive``.
     """
     inputs = layer.make_inputs(layer.batch, precision)
-    leaves = layer.make_inputs(layer.batch, precision)
-
-    def forward(backend: str) -> None:
-        with torch.inference_mode():
-            layer.attend(inputs, backend)
-
     steps: dict[tuple[str, str], Callable[[], object]] = {}
-    skipped = {}
     for backend in backends:
-        try:
-            # Raises what dispatch has to say before naive takes its time.
-            forward(backend)
-        except Exception as error:
-            skipped[backend] = describe(error)
+        forward = functools.partial(layer.forward, inputs, backend)
+        # Raises what dispatch has to say before naive takes its time.
+        if common.attempt(document, f"{backend}, {layer.title}", forward) is None:
             continue
         check_layer(layer, backend, precision)
-        steps[backend, FORWARD] = functools.partial(forward, backend)
-        steps[backend, BOTH] = functools.partial(layer.differentiate, leaves, backend)
-    side = _MATMUL[precision.device.type]
-    a, b = (
-        torch.randn(side, side).to(precision.device, precision.dtype) for _ in range(2)
-    )
-    steps["matmul", ""] = functools.partial(torch.mm, a, b)
+        steps[backend, "forward"] = forward
+        both = functools.partial(layer.differentiate, inputs, backend)
+        steps[backend, "forward+backward"] = both
+    matrix = torch.randn(2 * [_MATMUL[precision.device.type]]).to(*precision)
+    steps["matmul", ""] = functools.partial(torch.mm, matrix, matrix)
     times = run_rounds(steps, rounds, precision.device)
-    ceiling = 2 * side**3 / summary(times.pop(("matmul", "")))["median_seconds"]
-    rows = []
+    product = summary(times.pop(("matmul", "")))
+    ceiling = 2 * len(matrix) ** 3 / product["median_seconds"]
     for (backend, run), seconds in times.items():
         row = {"title": layer.title, **asdict(layer), "backend": backend, "pass": run}
         row |= summary(seconds)
-        rate = layer.flops(run) / row["median_seconds"]
-        row |= {"flops_per_second": rate, "of_matmul": rate / ceiling}
-        rows.append(row)
-    return rows, skipped
+        # Backward there are four products.
+        flops = layer.flops * (1 if run == "forward" else 3)
+        row["flops_per_second"] = flops / row["median_seconds"]
+        row["of_matmul"] = row["flops_per_second"] / ceiling
+        document["results"].append(row)
 
 
 COLUMNS: common.Columns = {
@@ -230,44 +226,30 @@ COLUMNS: common.Columns = {
 }
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str] | None) -> None:
     """Measure, print, write.
 
     Raises:
         UserError: If something is wrong with the arguments, or a backend differs.
     """
-    parser = common.make_parser(PROGRAM, DESCRIPTION, ["224"], rounds=10)
-    args = parser.parse_args(argv)
-    precision, batches, document = common.prepare(args, PROGRAM, argv)
+    args = common.make_parser(PROGRAM, DESCRIPTION, ["224"], rounds=10).parse_args(argv)
+    precision, batches, document = common.prepare(args)
     layers = [
-        Layer(
-            args.arch,
-            stage,
-            *shape,
-            batch,
-            selection,
-            args.settings or settings_for(shape),
-        )
-        for selection in dict.fromkeys(args.key_selection)
+        Layer(args.arch, stage, *shape, batch, selection, settings)
+        for selection in args.key_selection
         for shape, batch in zip(args.sizes, batches, strict=True)
+        for settings in [args.settings or settings_for(shape)]
         for stage in range(1, len(ARCHS[args.arch].depths) + 1)
     ]
-    with make_progress() as bar:
-        for layer in bar.track(layers):
-            bar.print(layer.title)
-            backends, skipped = choose_backends(layer.key_selection, args.backends)
-            rows, failed = measure_layer(layer, backends, precision, args.rounds)
-            document["results"] += rows
-            document["skipped"] |= skipped
-            for name, reason in failed.items():
-                document["skipped"][f"{name}, {layer.title},"] = reason
-    common.report(document, COLUMNS, args.json)
+    for layer in common.track(layers):
+        backends = args.backends or usable_backends(layer.key_selection)
+        measure_layer(layer, backends, precision, args.rounds, document)
+    common.report(document, COLUMNS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
-    return run_guarded(PROGRAM, lambda: run(given))
+    return run_guarded(PROGRAM, lambda: run(argv))
 
 
 if __name__ == "__main__":

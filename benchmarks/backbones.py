@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
+import functools
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks import common
-from benchmarks.checks import MismatchError, check_candidates, check_compiled
+from benchmarks.checks import check_candidate, check_compiled
 from benchmarks.measure import (
     MODES,
     Precision,
     Step,
     make_images,
-    make_progress,
     run_rounds,
     summary,
 )
@@ -30,9 +29,9 @@ from benchmarks.models import (
     Shape,
     focal_candidates,
     settings_for,
-    swin_candidates,
+    swin_candidate,
 )
-from focal_mm.engine.config import describe
+from benchmarks.plot import draw
 from focal_mm.engine.errors import run_guarded
 
 PROGRAM = "python -m benchmarks.backbones"
@@ -40,9 +39,9 @@ DESCRIPTION = """\
 Speed and memory of Focal Transformers against Swin Transformers of the same size, and
 of the attention backends against each other, in alternating rounds of one process.
 
-Before anything is measured, every backend is compared with 'naive': same weights,
-outputs and in training all gradients, in float32 and in --dtype. Where one differs,
-nothing is reported and the exit code is 1.
+Before it is measured, every backend is compared with 'naive': same weights, outputs and
+in training all gradients, in float32 and in --dtype. Where one differs, nothing is
+reported and the exit code is 1.
 
 Compared are backbones that give a normed map of each stage, with stochastic depth off.
 In half precision inference and training run under autocast; a step of training is
@@ -51,14 +50,7 @@ hold in PyTorch's allocator (of a process it is more), without tables and masks 
 are cached by size. Squares use the focal regions of the paper's ImageNet models, as
 does its authors' table of throughput, other sizes those of its detection models;
 Focal-fast has no such regions, but 128 keys of each level.
-
-examples:
-  python -m benchmarks.backbones --threads 2 --json cpu.json
-  python -m benchmarks.backbones --dtype bfloat16 --compile --json gpu.json
-  python -m benchmarks.backbones --key-selection window topk --backends sdpa
 """
-# A step of training is about three of inference.
-_COST = {"inference": 1, "training": 3}
 
 
 @dataclass(frozen=True)
@@ -92,11 +84,6 @@ class Cell:
             f"focal windows of {self.settings}"
         )
 
-    @property
-    def cost(self) -> float:
-        """Of one step, in pixels of inference."""
-        return math.prod(self.shape) * self.batch * _COST[self.mode]
-
 
 def parse_args(argv: Sequence[str]) -> argparse.Namespace:
     """Parse the command line."""
@@ -113,87 +100,57 @@ def parse_args(argv: Sequence[str]) -> argparse.Namespace:
         default=["focal", *SWINS],
         help="ours, and whose Swin (default: all)",
     )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw time and memory against pixels"
+    )
     return parser.parse_args(argv)
 
 
 def find_candidates(
-    args: argparse.Namespace,
-) -> tuple[list[Candidate], dict[str, str]]:
-    """The models to be measured, and by name why others are skipped."""
-    swins = [name for name in SWINS if name in args.models]
-    found, skipped = swin_candidates(args.arch, swins)
-    if "focal" in args.models:
-        ours, reasons = focal_candidates(
-            args.arch, args.settings, args.key_selection, args.backends
-        )
-        found, skipped = found + ours, skipped | reasons
-    return found, skipped
+    args: argparse.Namespace, document: dict[str, Any]
+) -> list[Candidate]:
+    """The models to be measured; ``document`` keeps which Swins are skipped."""
+    found = []
+    for library in [name for name in SWINS if name in args.models]:
+        swin = functools.partial(swin_candidate, library, args.arch)
+        found.append(common.attempt(document, f"Swin ({library})", swin))
+    for selection in args.key_selection if "focal" in args.models else ():
+        found += focal_candidates(args.arch, args.settings, selection, args.backends)
+    return [candidate for candidate in found if candidate]
 
 
 def measure(
-    cells: Sequence[Cell],
-    args: argparse.Namespace,
+    cell: Cell,
+    candidates: Sequence[Candidate],
     precision: Precision,
+    rounds: int,
     document: dict[str, Any],
 ) -> None:
-    """Check all backends, then measure cell after cell.
-
-    Args:
-        cells: What is measured.
-        args: The command line's.
-        precision: Where and how precisely.
-        document: As ``--json`` has it; filled in place, so that what is there at an
-            interruption can be reported.
+    """Check and measure what is compared in a cell; ``document`` gets the results.
 
     Raises:
         MismatchError: If a model computes something else than it must.
     """
-    candidates, document["skipped"] = find_candidates(args)
-    with make_progress() as bar:
-        for name, reason in document["skipped"].items():
-            bar.print(f"{name} is skipped: {reason}", markup=False, soft_wrap=True)
-        for shape, mode in dict.fromkeys((cell.shape, cell.mode) for cell in cells):
-            part = f"{shape[0]}x{shape[1]}, {mode}"
-            bar.print(f"checking {part}")
-            checks, failed = check_candidates(candidates, shape, mode, precision)
-            document["checks"][part] = checks
-            document["skipped"] |= failed
-            candidates = [one for one in candidates if one.name not in failed]
-        cost = sum(cell.cost for cell in cells) * len(candidates) * args.rounds
-        task = bar.add_task("", total=cost)
-        for cell in cells:
-            bar.print(cell.title)
-            bar.update(task, description=cell.title, refresh=True)
-            if cell.compiled:
-                torch.compiler.reset()
-            steps = {}
-            for candidate in candidates:
-                try:
-                    steps[candidate] = start(cell, candidate, precision)
-                except MismatchError:
-                    raise
-                except Exception as error:
-                    # Whatever kernels and compilers raise, and too little memory.
-                    name = f"{candidate.name} at {cell.title}"
-                    document["skipped"][name] = describe(error)
-            peaks = {candidate: step.peak_bytes() for candidate, step in steps.items()}
-            cost = cell.cost * len(candidates) / max(1, len(steps))
-            seconds = run_rounds(
-                steps,
-                args.rounds,
-                precision.device,
-                on_turn=lambda cost=cost: bar.update(task, advance=cost, refresh=True),
-            )
-            document["results"] += rows_of_cell(cell, seconds, peaks)
-    document["complete"] = True
+    if cell.compiled:
+        torch.compiler.reset()
+    steps = {}
+    for candidate in candidates:
+        ready = functools.partial(start, cell, candidate, precision)
+        step = common.attempt(document, f"{candidate.name} at {cell.title}", ready)
+        if step:
+            steps[candidate] = step
+    peaks = {candidate: step.peak_bytes() for candidate, step in steps.items()}
+    seconds = run_rounds(steps, rounds, precision.device)
+    document["results"] += rows_of_cell(cell, seconds, peaks)
 
 
 def start(cell: Cell, candidate: Candidate, precision: Precision) -> Step:
-    """Build a model and run it once: compilers and tuners of kernels are done then.
+    """Check and build a model, and run it once: compilers and tuners are done then.
 
     Raises:
-        MismatchError: If it computes something else when it is compiled.
+        MismatchError: If it computes something else than it must.
     """
+    check_candidate(candidate, cell.shape, cell.mode, precision)
     images = make_images(cell.shape, cell.batch)
     step = Step(candidate.build(cell.shape), images, cell.mode, precision)
     if cell.compiled:
@@ -210,33 +167,24 @@ def rows_of_cell(
     ``speed_to`` is the other's median time over the own one: above 1 is faster. The
     others are the Swins, by library, and 'naive' of the same key selection.
     """
-    times = {candidate: summary(values) for candidate, values in seconds.items()}
     rows = []
-    for one, time in times.items():
-        others = {
-            other.label: other
-            for other in times
-            if not other.key_selection
-            or (other.key_selection, other.label) == (one.key_selection, REFERENCE)
+    for one, values in seconds.items():
+        row = {
+            "title": cell.title,
+            **asdict(cell),
+            "model": one.name,
+            "label": one.label,
         }
-        rows.append(
-            {
-                "title": cell.title,
-                **asdict(cell),
-                "model": one.name,
-                "key_selection": one.key_selection,
-                "label": one.label,
-                **time,
-                "peak_bytes": peaks[one],
-                "speed_to": {
-                    label: times[other]["median_seconds"] / time["median_seconds"]
-                    for label, other in others.items()
-                },
-                "memory_to": {
-                    label: peaks[one] / peaks[other] for label, other in others.items()
-                },
-            }
-        )
+        row |= summary(values) | {"peak_bytes": peaks[one]}
+        row |= {"speed_to": {}, "memory_to": {}}
+        for other, others in seconds.items():
+            if other.label in SWINS or (
+                other.label == REFERENCE and other.key_selection == one.key_selection
+            ):
+                faster = summary(others)["median_seconds"] / row["median_seconds"]
+                row["speed_to"][other.label] = faster
+                row["memory_to"][other.label] = peaks[one] / peaks[other]
+        rows.append(row)
     return rows
 
 
@@ -246,11 +194,8 @@ def columns(rows: Sequence[dict[str, Any]]) -> common.Columns:
     def ratio(key: str, label: str) -> Callable[[dict[str, Any]], str]:
         return lambda row: f"{row[key][label]:.2f}" if label in row[key] else ""
 
-    labels = [
-        label
-        for label in (*SWINS, REFERENCE)
-        if any(label in row["speed_to"] for row in rows)
-    ]
+    found = {label for row in rows for label in row["speed_to"]}
+    labels = [label for label in (*SWINS, REFERENCE) if label in found]
     return {
         "model": lambda row: f"  {row['model']}",
         **common.TIME_COLUMNS,
@@ -261,38 +206,37 @@ def columns(rows: Sequence[dict[str, Any]]) -> common.Columns:
     }
 
 
-def run(argv: Sequence[str]) -> None:
+def run(argv: Sequence[str] | None) -> None:
     """Measure, print, write.
 
     Raises:
         UserError: If something is wrong with the arguments, or a backend differs.
     """
     args = parse_args(argv)
-    precision, batches, document = common.prepare(args, PROGRAM, argv)
-    document |= {"complete": False, "checks": {}}
+    precision, batches, document = common.prepare(args)
     cells = [
         Cell(*shape, batch, mode, compiled, args.settings or settings_for(shape))
         for shape, batch in zip(args.sizes, batches, strict=True)
-        for mode in dict.fromkeys(args.modes)
+        for mode in args.modes
         for compiled in (False, True)[: 1 + args.compile]
     ]
-    stopped = None
+    candidates = find_candidates(args, document)
+    rows = document["results"]
     try:
-        # The libraries print when they are imported.
-        with contextlib.redirect_stdout(sys.stderr):
-            measure(cells, args, precision, document)
-    except KeyboardInterrupt as error:
-        stopped = error
-    if document["results"] or not stopped:
-        common.report(document, columns(document["results"]), args.json)
-    if stopped:
-        raise stopped
+        for cell in common.track(cells):
+            measure(cell, candidates, precision, args.rounds, document)
+    except KeyboardInterrupt:
+        if rows:
+            common.report(document, columns(rows))
+        raise
+    common.report(document, columns(rows))
+    if args.plot:
+        draw(rows, f"{document['machine']}, {args.dtype}", args.plot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    given = sys.argv[1:] if argv is None else list(argv)
-    return run_guarded(PROGRAM, lambda: run(given))
+    return run_guarded(PROGRAM, lambda: run(argv))
 
 
 if __name__ == "__main__":

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 
 from benchmarks.measure import Precision, Step, make_images
-from benchmarks.models import REFERENCE, Build, Candidate, Shape
-from focal_mm.engine.config import describe
+from benchmarks.models import Build, Candidate, Shape
 from focal_mm.engine.errors import UserError
 
-Run = Callable[[Precision], Mapping[str, Tensor]]
+Tensors = Mapping[str, Tensor]
+Run = Callable[[Precision], Tensors]
 
 # Relative to the reference's largest value. That of half precision is a few times the
 # dtype's spacing (2^-8 and 2^-11), of which a dozen blocks make so much. There, what
@@ -37,12 +36,9 @@ class MismatchError(UserError):
 
 def checked_shape(shape: Shape, mode: str) -> Shape:
     """The size at which backends are checked where ``shape`` is measured."""
-    height, width = shape
-    while height * width > _MOST_PIXELS[mode] and max(height, width) > 2 * _SHRINK:
-        if height >= width:
-            height -= _SHRINK
-        else:
-            width -= _SHRINK
+    if math.prod(shape) <= _MOST_PIXELS[mode]:
+        return shape
+    height, width = (min(side, _SHRINK + side % _SHRINK) for side in shape)
     return height, width
 
 
@@ -55,60 +51,37 @@ def relative_error(got: Tensor, reference: Tensor) -> float:
     return error if math.isfinite(error) else math.inf
 
 
-def errors(
-    who: str, got: Mapping[str, Tensor], reference: Mapping[str, Tensor]
-) -> dict[str, float]:
-    """:func:`relative_error` of each tensor.
-
-    Raises:
-        MismatchError: If one has a tensor that the other has not.
-    """
-    for name in set(got) ^ set(reference):
-        raise MismatchError(
-            f"{who} is wrong, nothing is reported: it or the reference lacks the {name}"
-        )
-    return {name: relative_error(got[name], reference[name]) for name in reference}
-
-
 def compare(
-    who: str,
-    got: Mapping[str, Tensor],
-    reference: Mapping[str, Tensor],
-    dtype: torch.dtype,
-    noise: Mapping[str, float],
-) -> dict[str, float]:
+    who: str, got: Tensors, expected: Tensors, own: Tensors, dtype: torch.dtype
+) -> None:
     """Compare outputs (names begin with 'output') and gradients (all others).
 
     Args:
         who: Name in the message.
         got: Tensors by name, float32.
-        reference: The same of the reference.
+        expected: The same of the reference, computed in float32.
+        own: The same of the reference, computed in ``dtype``.
         dtype: What ``who`` computed in; it decides the tolerance.
-        noise: By name, the error of the reference's own method in this dtype.
-
-    Returns:
-        The largest relative error of 'output' and, where there are some, 'gradient'.
 
     Raises:
-        MismatchError: If one is off by more than is allowed.
+        MismatchError: If one is off by more than is allowed, or only one side has it.
     """
-    worst: dict[str, float] = {}
-    for name, error in errors(who, got, reference).items():
+    wrong = f"{who} is wrong, nothing is reported:"
+    for name in set(got) ^ set(expected):
+        raise MismatchError(f"{wrong} it or the reference lacks the {name}")
+    for name, reference in expected.items():
         kind = "output" if name.startswith("output") else "gradient"
-        allowed = TOLERANCE[kind][dtype] + 2 * noise.get(name, 0.0)
-        if not error <= allowed:
+        error = relative_error(got[name], reference)
+        allowed = TOLERANCE[kind][dtype] + 2 * relative_error(own[name], reference)
+        # Not so where either is NaN, either.
+        if not error < allowed:
             raise MismatchError(
-                f"{who} is wrong, nothing is reported: its {name} is off by "
-                f"{error:.1e} of the largest value ({allowed:.1e} is allowed "
-                f"in {str(dtype).removeprefix('torch.')})"
+                f"{wrong} its {name} is off by {error:.1e} of the largest value "
+                f"({allowed:.1e} is allowed in {dtype})"
             )
-        worst[kind] = max(worst.get(kind, 0.0), error)
-    return worst
 
 
-def check(
-    who: str, run: Run, reference: Run, precision: Precision
-) -> dict[str, dict[str, float]]:
+def check(who: str, run: Run, reference: Run, precision: Precision) -> None:
     """Compare with the reference in float32, and in the dtype that is measured.
 
     Args:
@@ -117,61 +90,49 @@ def check(
         reference: As ``run``; what it computes in float32 is the measure.
         precision: What is measured.
 
-    Returns:
-        By dtype what :func:`compare` returns.
-
     Raises:
         MismatchError: If something is off by more than is allowed.
     """
     exact = Precision(precision.device)
-    found = {}
+    expected = reference(exact)
     for how in dict.fromkeys((exact, precision)):
-        got, expected = run(how), reference(exact)
-        noise = {} if how == exact else errors(REFERENCE, reference(how), expected)
-        found[how.name] = compare(who, got, expected, how.dtype, noise)
-    return found
+        own = expected if how == exact else reference(how)
+        compare(who, run(how), expected, own, how.dtype)
 
 
-def check_candidates(
-    candidates: Sequence[Candidate], shape: Shape, mode: str, precision: Precision
-) -> tuple[dict[str, Any], dict[str, str]]:
-    """Compare Focal Transformers with those of the same weights that run 'naive'.
+def outputs(build: Build, shape: Shape, mode: str, how: Precision) -> Tensors:
+    """Outputs and in training gradients of a model, at :func:`checked_shape`."""
+    images = make_images(checked_shape(shape, mode), 1)
+    return Step(build(shape), images, mode, how).outputs()
+
+
+# That of a key selection is the same for all its backends, in one or two dtypes.
+_reference_outputs = functools.lru_cache(maxsize=2)(outputs)
+
+
+@functools.cache
+def check_candidate(
+    candidate: Candidate, shape: Shape, mode: str, precision: Precision
+) -> None:
+    """Compare a Focal Transformer with that of the same weights that runs 'naive'.
 
     Args:
-        candidates: The models; Swins are passed over.
-        shape: Of the images measured; see :func:`checked_shape`.
+        candidate: The model; of a Swin there is nothing to check.
+        shape: Of the images measured.
         mode: 'inference' or 'training'.
         precision: What is measured.
 
-    Returns:
-        By name what :func:`check` returns, and the reasons of those that could not be
-        checked.
-
     Raises:
-        MismatchError: If one computes something else.
+        MismatchError: If it computes something else.
     """
-    images = make_images(checked_shape(shape, mode), 1)
-
-    def runner(build: Build) -> Run:
-        return lambda how: Step(build(shape), images, mode, how).outputs()
-
-    references: dict[str, Run] = {}
-    found, failed = {}, {}
-    for candidate in candidates:
-        if candidate.reference is None:
-            continue
-        if candidate.key_selection not in references:
-            reference = functools.cache(runner(candidate.reference))
-            references[candidate.key_selection] = reference
-        run, reference = runner(candidate.build), references[candidate.key_selection]
-        try:
-            found[candidate.name] = check(candidate.name, run, reference, precision)
-        except MismatchError:
-            raise
-        except Exception as error:
-            # Whatever kernels and compilers raise.
-            failed[candidate.name] = describe(error)
-    return found, failed
+    reference = candidate.reference
+    if reference is not None:
+        check(
+            candidate.name,
+            lambda how: outputs(candidate.build, shape, mode, how),
+            lambda how: _reference_outputs(reference, shape, mode, how),
+            precision,
+        )
 
 
 def check_compiled(name: str, step: Step) -> None:
@@ -182,4 +143,5 @@ def check_compiled(name: str, step: Step) -> None:
     """
     expected = step.outputs()
     step.compile()
-    compare(f"{name}, compiled,", step.outputs(), expected, step.precision.dtype, {})
+    got = step.outputs()
+    compare(f"{name}, compiled,", got, expected, expected, step.precision.dtype)

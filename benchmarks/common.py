@@ -3,35 +3,36 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import ctypes
 import datetime
 import json
 import math
-import platform
-import shlex
-from collections.abc import Callable, Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from importlib.metadata import distributions
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from rich.console import Console
+from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.measure import DTYPES, Precision
 from benchmarks.models import KEY_SELECTIONS, SETTINGS, Shape
+from focal_mm.engine.config import describe
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.files import replacing
 from focal_mm.engine.options import Parser
 from focal_mm.models.presets import ARCHS
-from focal_mm.version import __version__
+from focal_mm.ops import BACKENDS
 
 Columns = Mapping[str, Callable[[dict[str, Any]], str]]
+Result = TypeVar("Result")
 
 # Images that make a batch of 224x224: as many pixels are taken of other sizes.
 _BATCH_AT_224 = {"cpu": 8, "cuda": 64}
-_DISTRIBUTIONS = ("torch", "triton", "onedl-mmcv", "onedl-mmdetection", "mmdet", "timm")
+_DISTRIBUTIONS = ("focal_mm", "torch", "triton", "onedl-mmdetection", "mmdet", "timm")
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -99,15 +100,17 @@ def make_parser(
         default=["window"],
         help="topk is Focal-fast (default: window)",
     )
+    names = dict.fromkeys(one.name for family in BACKENDS.values() for one in family)
     add(
         "--backends",
         nargs="+",
+        choices=("auto", *names),
         metavar="NAME",
-        help="attention backends, also 'auto' (default: all that can run here)",
+        help=f"of auto, {', '.join(names)} (default: all that can run here)",
     )
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    add("--device", choices=("cpu", "cuda"), default=device)
-    add("--dtype", choices=tuple(DTYPES), default="float32")
+    devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
+    add("--device", choices=devices, default=devices[0])
+    add("--dtype", choices=DTYPES, default="float32")
     add("--threads", type=parse_positive, metavar="N", help="CPU threads")
     add(
         "--rounds",
@@ -115,11 +118,6 @@ def make_parser(
         default=rounds,
         metavar="N",
         help="turns of each candidate (default: %(default)s)",
-    )
-    add(
-        "--default-allocator",
-        action="store_true",
-        help="leave glibc's allocator as it is; else it keeps what is freed",
     )
     add("--json", type=Path, metavar="FILE", help="write FILE, or replace it")
     return parser
@@ -131,72 +129,83 @@ def keep_freed_memory() -> bool:
     By default each large temporary comes as fresh pages from the system, which takes
     longer than many operations on it, and of some models more than of others.
     """
-    try:
-        mallopt = ctypes.CDLL(None).mallopt
-    except (AttributeError, OSError):
-        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", lambda *setting: 0)
     return bool(mallopt(_M_MMAP_MAX, 0) and mallopt(_M_TRIM_THRESHOLD, -1))
 
 
-def prepare(
-    args: argparse.Namespace, program: str, argv: Sequence[str]
-) -> tuple[Precision, list[int], dict[str, Any]]:
+def prepare(args: argparse.Namespace) -> tuple[Precision, list[int], dict[str, Any]]:
     """Set threads and allocator.
 
     Args:
         args: What :func:`make_parser` has read.
-        program: As it was started.
-        argv: Its arguments.
 
     Returns:
         Where and how precisely to measure, the batch of each size, and what every
         JSON document begins with.
 
     Raises:
-        UserError: If there is no CUDA device, or not one batch for each size.
+        UserError: If there is not one batch for each size.
     """
-    if args.device == "cuda" and not torch.cuda.is_available():
-        raise UserError("--device cuda: PyTorch finds no CUDA device")
     pixels = _BATCH_AT_224[args.device] * 224**2
     batches = args.batch or [max(1, pixels // math.prod(size)) for size in args.sizes]
     if len(batches) == 1:
-        batches *= len(args.sizes)
+        batches = batches * len(args.sizes)
     if len(batches) != len(args.sizes):
         raise UserError(f"--batch: {len(batches)} numbers for {len(args.sizes)} sizes")
     if args.threads:
         torch.set_num_threads(args.threads)
-    keeps = not args.default_allocator and keep_freed_memory()
-    now = datetime.datetime.now(datetime.timezone.utc)
-    versions = {"python": platform.python_version(), "focal_mm": __version__}
-    for name in _DISTRIBUTIONS:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
+    machine = f"{torch.backends.cpu.get_cpu_capability()} CPU"
+    if args.device == "cuda":
+        machine = torch.cuda.get_device_name()
+    found = {item.name: item.version for item in distributions()}
     document = {
-        "schema": program,
-        "date": now.isoformat(timespec="seconds"),
-        "command": shlex.join([*program.split(), *argv]),
-        "machine": _machine(args.device),
-        "versions": versions,
-        "allocator": "keeps freed memory" if keeps else "as it is",
-        "arch": args.arch,
-        "dtype": args.dtype,
-        "rounds": args.rounds,
+        "date": datetime.datetime.now().isoformat(timespec="seconds"),
+        "machine": f"{machine}, {torch.get_num_threads()} threads",
+        "allocator": "keeps freed memory" if keep_freed_memory() else "as it is",
+        "versions": {name: found[name] for name in _DISTRIBUTIONS if name in found},
+        "arguments": vars(args),
         "skipped": {},
         "results": [],
     }
-    return Precision(torch.device(args.device), DTYPES[args.dtype]), batches, document
+    precision = Precision(torch.device(args.device), getattr(torch, args.dtype))
+    return precision, batches, document
 
 
-def _machine(device: str) -> str:
-    if device == "cuda":
-        return torch.cuda.get_device_name()
-    name = platform.processor() or platform.machine()
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                name = line.partition(":")[2].strip()
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{name}, {capability}, {torch.get_num_threads()} threads"
+def attempt(
+    document: dict[str, Any], what: str, action: Callable[[], Result]
+) -> Result | None:
+    """Do what may not work on this machine; if so, say why, and go on.
+
+    Args:
+        document: Its 'skipped' keeps the reason.
+        what: Is skipped if this fails.
+        action: What to do; its result is returned.
+
+    Raises:
+        UserError: What ``action`` raises of it, a mismatch above all.
+    """
+    try:
+        return action()
+    except UserError:
+        raise
+    except Exception as error:
+        # Whatever kernels, compilers and libraries raise, and too little memory.
+        document["skipped"][what] = describe(error)
+        print(f"{what} is skipped: {describe(error)}", file=sys.stderr)
+        return None
+
+
+def track(items: Sequence[Any]) -> Iterator[Any]:
+    """Go through what is measured; titles and a bar with the time left go to stderr.
+
+    The bar is drawn between items only, so that nothing runs beside them.
+    """
+    with Progress(
+        console=Console(stderr=True), auto_refresh=False, speed_estimate_period=3600
+    ) as bar:
+        for item in bar.track(items):
+            bar.print(item.title)
+            yield item
 
 
 TIME_COLUMNS: Columns = {
@@ -205,21 +214,25 @@ TIME_COLUMNS: Columns = {
 }
 
 
-def report(document: dict[str, Any], columns: Columns, path: Path | None) -> None:
-    """Print a table of the document's results, and write the document.
+def report(document: dict[str, Any], columns: Columns) -> None:
+    """Print a table of the document's results, and write what ``--json`` names.
 
     Args:
-        document: As ``--json`` has it; rows of the same title are a section.
+        document: As JSON has it; rows of the same title are a section.
         columns: By heading, the text of a row.
-        path: Where to write it, if anywhere.
 
     Raises:
         UserError: If there are no results, or the document cannot be written.
     """
     if not document["results"]:
         reasons = "; ".join(f"{k}: {why}" for k, why in document["skipped"].items())
-        raise UserError(f"nothing was measured: {reasons or 'stopped too early'}")
-    table = Table(*columns)
+        raise UserError(f"nothing was measured: {reasons}")
+    table = Table(
+        *columns,
+        title=f"{document['machine']}, {document['arguments']['dtype']}, torch "
+        f"{torch.__version__}, {document['date']}; allocator: {document['allocator']}",
+        caption="spread: interquartile range over median of the alternating rounds",
+    )
     for column in table.columns[1:]:
         column.justify = "right"
     previous = None
@@ -229,36 +242,11 @@ def report(document: dict[str, Any], columns: Columns, path: Path | None) -> Non
             table.add_section()
             table.add_row(f"[bold]{previous}")
         table.add_row(*(show(row) for show in columns.values()))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        # A table is not folded in a log.
-        console = Console(highlight=False, width=140)
-
-    def say(text: str) -> None:
-        console.print(text, markup=False, soft_wrap=True)
-
-    say(
-        f"{document['machine']}, {document['dtype']}, torch "
-        f"{document['versions']['torch']}, {document['date']}; allocator: "
-        f"{document['allocator']}"
-    )
-    console.print(table)
-    say(
-        f"Medians of {document['rounds']} alternating rounds; spread: interquartile "
-        "range over median."
-    )
-    for name, reason in document["skipped"].items():
-        say(f"{name} is not measured: {reason}")
+    # A table is not folded in a log.
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    for what, reason in document["skipped"].items():
+        print(f"{what} is not measured: {reason}")
+    path = document["arguments"]["json"]
     if path:
-        write_json(path, document)
-        say(f"Figures of every round: {path}")
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write a document; where that fails, what was there before stays.
-
-    Raises:
-        UserError: If it cannot be written.
-    """
-    with replacing(path) as partial:
-        partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n")
+        with replacing(path) as partial:
+            partial.write_text(json.dumps(document, indent=1, default=str) + "\n")

@@ -6,30 +6,22 @@ import gc
 import os
 import statistics
 import time
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor, nn
+from torch.autograd import profiler
 
 MODES = ("inference", "training")
-DTYPES = {
-    "float32": torch.float32,
-    "bfloat16": torch.bfloat16,
-    "float16": torch.float16,
-}
+DTYPES = ("float32", "bfloat16", "float16")
 Name = TypeVar("Name")
 
 # Seconds that are filled by repeating a short step in its turn, up to 100 times.
 _TURN = 0.1
 
 
-@dataclass(frozen=True)
-class Precision:
+class Precision(NamedTuple):
     """Where and how precisely a model computes.
 
     Weights and images are float32. With a half-precision dtype both modes run under
@@ -39,15 +31,9 @@ class Precision:
     device: torch.device
     dtype: torch.dtype = torch.float32
 
-    @property
-    def name(self) -> str:
-        return str(self.dtype).removeprefix("torch.")
-
     def autocast(self) -> torch.autocast:
         half = self.dtype != torch.float32
-        return torch.autocast(
-            self.device.type, self.dtype if half else None, enabled=half
-        )
+        return torch.autocast(self.device.type, self.dtype, enabled=half)
 
 
 def make_images(shape: tuple[int, int], batch: int) -> Tensor:
@@ -69,14 +55,14 @@ class Step:
     def __init__(
         self, model: nn.Module, images: Tensor, mode: str, precision: Precision
     ) -> None:
-        training = mode == "training"
         self.model = model.to(precision.device)
-        self.model.train(training)
+        # That of mmdet's Swin returns nothing.
+        self.model.train(mode == "training")
         self.images = images.to(precision.device)
         self.precision = precision
-        self.optimizer = (
-            torch.optim.AdamW(model.parameters(), lr=1e-4) if training else None
-        )
+        self.optimizer: torch.optim.Optimizer | None = None
+        if mode == "training":
+            self.optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
         self._called: Callable[[Tensor], Sequence[Tensor]] = self.model
         self._gradients: list[Tensor] | None = None
 
@@ -133,39 +119,31 @@ class Step:
         held = [*self.model.parameters(), *self.model.buffers()]
         for state in self.optimizer.state.values() if self.optimizer else ():
             held += [value for value in state.values() if torch.is_tensor(value)]
-        device = self.precision.device
-        peak = _peak_cuda if device.type == "cuda" else _peak_cpu
         gc.collect()
-        return sum(tensor.nbytes for tensor in held) + peak(self, device)
+        peak = peak_cuda if self.precision.device.type == "cuda" else peak_cpu
+        return sum(tensor.nbytes for tensor in held) + peak(self)
 
 
-def _peak_cuda(run: Callable[[], object], device: torch.device) -> int:
-    torch.cuda.synchronize(device)
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
+def peak_cuda(run: Callable[[], object]) -> int:
+    """Most bytes that ``run`` holds at one time beside what was there before."""
+    torch.cuda.synchronize()
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
     run()
-    torch.cuda.synchronize(device)
-    return torch.cuda.max_memory_allocated(device) - before
+    return torch.cuda.max_memory_allocated() - before
 
 
-def _peak_cpu(run: Callable[[], object], device: torch.device) -> int:
-    """The profiler's record of allocations and releases, added up in order.
+def peak_cpu(run: Callable[[], object]) -> int:
+    """As :func:`peak_cuda`: the profiler's record of allocations, added up in order.
 
     The process's own peak would not do: an allocator that is warm keeps what others
     have freed.
     """
     # Kineto complains of every machine without a GPU.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
-    activities = [torch.profiler.ProfilerActivity.CPU]
-    with warnings.catch_warnings():
-        # That events are kept for one cycle only: there is only one.
-        warnings.simplefilter("ignore")
-        with torch.profiler.profile(
-            activities=activities, profile_memory=True
-        ) as profile:
-            run()
-    events = profile.profiler.kineto_results.events()
-    events = [event for event in events if event.name() == "[memory]"]
+    with profiler.profile(profile_memory=True) as profile:
+        run()
+    events = [e for e in profile.kineto_results.events() if e.name() == "[memory]"]
     held = peak = 0
     for event in sorted(events, key=lambda event: event.start_ns()):
         held += event.nbytes()
@@ -178,32 +156,33 @@ def run_rounds(
     rounds: int,
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
-    on_turn: Callable[[], object] = lambda: None,
 ) -> dict[Name, list[float]]:
     """Time steps in alternating rounds.
 
     In each round every step has one turn, so that whatever slows the machine for a
     while slows all of them. Each round begins with another one: none always follows
-    the same. (``torch.utils.benchmark.Timer`` times one statement after the other,
-    each turn with two runs to warm up.)
+    the same.
 
     Args:
         steps: What to time, by name.
         rounds: Turns of each.
         device: Is waited for.
         clock: Seconds.
-        on_turn: Called after each turn, outside the measured time.
 
     Returns:
         Seconds of one step, one entry for each round.
     """
 
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
     def turn(step: Callable[[], object], repeats: int) -> float:
-        _synchronize(device)
+        wait()
         start = clock()
         for _ in range(repeats):
             step()
-        _synchronize(device)
+        wait()
         return (clock() - start) / repeats
 
     repeats: dict[Name, int] = {}
@@ -217,13 +196,7 @@ def run_rounds(
         first = number % max(1, len(names))
         for name in names[first:] + names[:first]:
             seconds[name].append(turn(steps[name], repeats[name]))
-            on_turn()
     return seconds
-
-
-def _synchronize(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def summary(seconds: Sequence[float]) -> dict[str, Any]:
@@ -234,13 +207,3 @@ def summary(seconds: Sequence[float]) -> dict[str, Any]:
         low, _, high = statistics.quantiles(seconds, n=4, method="inclusive")
         spread = (high - low) / median
     return {"seconds": list(seconds), "median_seconds": median, "spread": spread}
-
-
-def make_progress() -> Progress:
-    """A bar with the time left, drawn between turns only: nothing runs beside them."""
-    return Progress(
-        console=Console(stderr=True),
-        auto_refresh=False,
-        transient=True,
-        speed_estimate_period=3600,
-    )

@@ -5,16 +5,13 @@ from __future__ import annotations
 import functools
 import importlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focal_mm import FocalTransformer
-from focal_mm.engine.config import describe
-from focal_mm.engine.errors import UserError
 from focal_mm.models.presets import ARCHS
 from focal_mm.ops import backend_support
 
@@ -32,8 +29,7 @@ KEY_SELECTIONS = {"window": "Focal", "topk": "Focal-fast"}
 """The backbone's key selections, and what tables call such models."""
 
 
-@dataclass(frozen=True)
-class Candidate:
+class Candidate(NamedTuple):
     """A model to be measured.
 
     Attributes:
@@ -107,62 +103,41 @@ def _seeded(build: Callable[..., nn.Module], *args: Any, **options: Any) -> nn.M
     return model
 
 
-def choose_backends(
-    key_selection: str, names: Sequence[str] | None
-) -> tuple[list[str], dict[str, str]]:
-    """The backends of a key selection to measure, and why others are skipped.
-
-    Args:
-        key_selection: Key of :data:`KEY_SELECTIONS`.
-        names: Those asked for, 'auto' among them; None for all that can run here.
-
-    Returns:
-        Their names, and by a table's name of the model the reasons.
-
-    Raises:
-        UserError: If there is no backend of a name with any key selection.
-    """
-    support = backend_support()
-    known = dict.fromkeys(["auto", *(item.name for item in support)])
-    for name in names or ():
-        if name not in known:
-            raise UserError(f"there is no backend {name!r}: choose from {list(known)}")
-    reasons = {s.name: s.reason for s in support if s.key_selection == key_selection}
-    wanted = list(reasons) if names is None else list(dict.fromkeys(names))
-    reasons["auto"] = ""
-    family = KEY_SELECTIONS[key_selection]
-    skipped = {}
-    for name in wanted:
-        reason = reasons.get(name, f"{family} has no such backend")
-        if reason:
-            skipped[f"{family} ({name})"] = reason
-    return [name for name in wanted if reasons.get(name) == ""], skipped
+def usable_backends(key_selection: str) -> list[str]:
+    """The backends of a key selection that can run on this machine."""
+    return [
+        item.name
+        for item in backend_support()
+        if item.key_selection == key_selection and item.ok
+    ]
 
 
 def focal_candidates(
     arch: str,
     settings: str | None,
-    key_selections: Sequence[str],
-    backends: Sequence[str] | None,
-) -> tuple[list[Candidate], dict[str, str]]:
-    """One for each key selection and attention backend, and why others are skipped.
+    key_selection: str,
+    backends: Sequence[str] | None = None,
+) -> list[Candidate]:
+    """A Focal Transformer with each backend.
 
-    Arguments as :func:`build_focal` and :func:`choose_backends` take them.
+    Arguments are those of :func:`build_focal`; backends are :func:`usable_backends`
+    unless there are others.
     """
-    found, skipped = [], {}
-    for selection in dict.fromkeys(key_selections):
-        names, reasons = choose_backends(selection, backends)
-        skipped |= reasons
-        build = functools.partial(
-            build_focal, arch=arch, settings=settings, key_selection=selection
+    build = functools.partial(
+        build_focal, arch=arch, settings=settings, key_selection=key_selection
+    )
+    # Recomputing activations takes memory down, and changes nothing.
+    reference = functools.partial(build, backend=REFERENCE, with_cp=True)
+    return [
+        Candidate(
+            f"{KEY_SELECTIONS[key_selection]} ({name})",
+            name,
+            functools.partial(build, backend=name),
+            key_selection,
+            reference,
         )
-        # Recomputing activations takes memory down, and changes nothing.
-        reference = functools.partial(build, backend=REFERENCE, with_cp=True)
-        for name in names:
-            own = functools.partial(build, backend=name)
-            title = f"{KEY_SELECTIONS[selection]} ({name})"
-            found.append(Candidate(title, name, own, selection, reference))
-    return found, skipped
+        for name in backends or usable_backends(key_selection)
+    ]
 
 
 def _mmdet_swin(shape: Shape, arch: str) -> nn.Module:
@@ -225,27 +200,12 @@ SWINS: dict[str, Callable[[Shape, str], nn.Module]] = {
 """Libraries that have a Swin Transformer, and how theirs is made."""
 
 
-def swin_candidates(
-    arch: str, libraries: Sequence[str]
-) -> tuple[list[Candidate], dict[str, str]]:
-    """The Swin Transformer of each library, of the same size.
+def swin_candidate(library: str, arch: str) -> Candidate:
+    """The Swin Transformer of a key of :data:`SWINS`, of the same size.
 
-    Args:
-        arch: Key of :data:`~focal_mm.models.presets.ARCHS`.
-        libraries: Keys of :data:`SWINS`.
-
-    Returns:
-        The models, and by name why others are skipped.
+    Raises:
+        Exception: Whatever the library raises where it cannot be imported.
     """
-    found, skipped = [], {}
-    for library in libraries:
-        name = f"Swin ({library})"
-        try:
-            importlib.import_module(library)
-        except Exception as error:
-            # Libraries check each other's versions in many ways.
-            skipped[name] = f"{library} cannot be imported: {describe(error)}"
-        else:
-            build = functools.partial(_seeded, SWINS[library], arch=arch)
-            found.append(Candidate(name, library, build))
-    return found, skipped
+    importlib.import_module(library)
+    build = functools.partial(_seeded, SWINS[library], arch=arch)
+    return Candidate(f"Swin ({library})", library, build)
