@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -19,6 +20,7 @@ from benchmarks.models import (
     REFERENCE,
     SETTINGS,
     WINDOW,
+    Shape,
     settings_for,
     usable_backends,
 )
@@ -29,14 +31,12 @@ from focal_mm.ops.topk.geometry import bias_table_size
 
 PROGRAM = "python -m benchmarks.attention_layer"
 DESCRIPTION = """\
-Speed of one layer's attention (without projections) with each backend: forward, and
-forward and backward, against a large product of matrices in the same dtype, timed in
-the same rounds.
+Speed of one layer's attention (without projections) with each backend, forward and with
+backward, against a large product of matrices in the same dtype and the same rounds.
 
-FLOP count two for each multiply-add of the products over distinct keys (two products
-forward, four backward); what a kernel computes twice does not count. Every backend's
-output and gradients are compared with 'naive' first: where one differs, nothing is
-reported and the exit code is 1.
+FLOP are those of the products over distinct keys; what a kernel computes twice does not
+count. Every backend's output and gradients are compared with 'naive' first: where one
+differs, nothing is reported and the exit code is 1.
 """
 _PATCH = 4
 # Side of the matrices that the ceiling is measured with.
@@ -50,7 +50,7 @@ class Layer:
     Attributes:
         arch: Key of :data:`~focal_mm.models.presets.ARCHS`.
         stage: From 1.
-        height, width: Of the image.
+        shape: (height, width) of the image.
         batch: Images.
         key_selection: 'window' or 'topk'.
         settings: Key of :data:`~benchmarks.models.SETTINGS`, for 'window'.
@@ -58,20 +58,18 @@ class Layer:
 
     arch: str
     stage: int
-    height: int
-    width: int
+    shape: Shape
     batch: int
     key_selection: str
     settings: str
 
     @property
     def title(self) -> str:
-        windows = f", focal windows of {self.settings}"
-        return (
-            f"{KEY_SELECTIONS[self.key_selection]}, stage {self.stage} of "
-            f"{self.height}x{self.width}, batch {self.batch}"
-            f"{windows if self.key_selection == 'window' else ''}"
-        )
+        height, width = self.shape
+        name = KEY_SELECTIONS[self.key_selection]
+        if self.key_selection == "window":
+            name += f" with windows of {self.settings}"
+        return f"{name}, stage {self.stage} of {height}x{width}, batch {self.batch}"
 
     @property
     def geometry(self) -> FocalGeometry | TopKGeometry:
@@ -87,7 +85,8 @@ class Layer:
     def grid(self) -> tuple[int, int]:
         """Rows and columns of windows of the padded map."""
         side = _PATCH * 2 ** (self.stage - 1) * WINDOW
-        return -(-self.height // side), -(-self.width // side)
+        rows, cols = (math.ceil(length / side) for length in self.shape)
+        return rows, cols
 
     @property
     def heads(self) -> int:
@@ -235,7 +234,7 @@ def run(argv: Sequence[str] | None) -> None:
     args = common.make_parser(PROGRAM, DESCRIPTION, ["224"], rounds=10).parse_args(argv)
     precision, batches, document = common.prepare(args)
     layers = [
-        Layer(args.arch, stage, *shape, batch, selection, settings)
+        Layer(args.arch, stage, shape, batch, selection, settings)
         for selection in args.key_selection
         for shape, batch in zip(args.sizes, batches, strict=True)
         for settings in [args.settings or settings_for(shape)]

@@ -43,13 +43,9 @@ Before it is measured, every backend is compared with 'naive': same weights, out
 in training all gradients, in float32 and in --dtype. Where one differs, nothing is
 reported and the exit code is 1.
 
-Compared are backbones that give a normed map of each stage, with stochastic depth off.
 In half precision inference and training run under autocast; a step of training is
-forward, backward and AdamW. Memory is the most that parameters, optimizer and a step
-hold in PyTorch's allocator (of a process it is more), without tables and masks that
-are cached by size. Squares use the focal regions of the paper's ImageNet models, as
-does its authors' table of throughput, other sizes those of its detection models;
-Focal-fast has no such regions, but 128 keys of each level.
+forward, backward and AdamW. Memory is the most that PyTorch's allocator holds, without
+tables and masks that are cached by size. docs/performance.md has commands and results.
 """
 
 
@@ -58,29 +54,25 @@ class Cell:
     """What is compared with each other.
 
     Attributes:
-        height, width: Of the images.
+        shape: (height, width) of the images.
         batch: Images.
         mode: 'inference' or 'training'.
         compiled: Whether models run through ``torch.compile``.
         settings: Key of :data:`~benchmarks.models.SETTINGS`.
     """
 
-    height: int
-    width: int
+    shape: Shape
     batch: int
     mode: str
     compiled: bool
     settings: str
 
     @property
-    def shape(self) -> Shape:
-        return self.height, self.width
-
-    @property
     def title(self) -> str:
+        height, width = self.shape
         form = ", compiled" if self.compiled else ""
         return (
-            f"{self.height}x{self.width}, batch {self.batch}, {self.mode}{form}, "
+            f"{height}x{width}, batch {self.batch}, {self.mode}{form}, "
             f"focal windows of {self.settings}"
         )
 
@@ -169,12 +161,7 @@ def rows_of_cell(
     """
     rows = []
     for one, values in seconds.items():
-        row = {
-            "title": cell.title,
-            **asdict(cell),
-            "model": one.name,
-            "label": one.label,
-        }
+        row = {"title": cell.title, **asdict(cell), "model": one.name}
         row |= summary(values) | {"peak_bytes": peaks[one]}
         row |= {"speed_to": {}, "memory_to": {}}
         for other, others in seconds.items():
@@ -215,7 +202,7 @@ def run(argv: Sequence[str] | None) -> None:
     args = parse_args(argv)
     precision, batches, document = common.prepare(args)
     cells = [
-        Cell(*shape, batch, mode, compiled, args.settings or settings_for(shape))
+        Cell(shape, batch, mode, compiled, args.settings or settings_for(shape))
         for shape, batch in zip(args.sizes, batches, strict=True)
         for mode in args.modes
         for compiled in (False, True)[: 1 + args.compile]

@@ -176,13 +176,8 @@ def attempt(
 ) -> Result | None:
     """Do what may not work on this machine; if so, say why, and go on.
 
-    Args:
-        document: Its 'skipped' keeps the reason.
-        what: Is skipped if this fails.
-        action: What to do; its result is returned.
-
-    Raises:
-        UserError: What ``action`` raises of it, a mismatch above all.
+    The document's 'skipped' keeps the reason of ``what``. A UserError, a mismatch above
+    all, is raised.
     """
     try:
         return action()

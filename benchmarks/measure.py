@@ -33,7 +33,8 @@ class Precision(NamedTuple):
 
     def autocast(self) -> torch.autocast:
         half = self.dtype != torch.float32
-        return torch.autocast(self.device.type, self.dtype, enabled=half)
+        dtype = self.dtype if half else None
+        return torch.autocast(self.device.type, dtype, enabled=half)
 
 
 def make_images(shape: tuple[int, int], batch: int) -> Tensor:

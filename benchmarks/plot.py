@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,13 +34,13 @@ def draw(rows: Sequence[dict[str, Any]], title: str, path: Path) -> None:
     axes = figure.subplots(len(modes), 2, squeeze=False)
     for mode, pair in zip(modes, axes, strict=True):
         lines: dict[str, list[dict[str, Any]]] = {}
-        for row in sorted(rows, key=lambda row: row["height"] * row["width"]):
+        for row in sorted(rows, key=lambda row: math.prod(row["shape"])):
             if row["mode"] == mode:
                 name = row["model"] + (", compiled" if row["compiled"] else "")
                 lines.setdefault(name, []).append(row)
         for axis, (label, value) in zip(pair, _PANELS.items(), strict=True):
             for name, points in lines.items():
-                pixels = [row["height"] * row["width"] / 1e6 for row in points]
+                pixels = [math.prod(row["shape"]) / 1e6 for row in points]
                 axis.plot(pixels, [value(row) for row in points], "o-", label=name)
             axis.set(title=mode, xlabel="megapixels", ylabel=label)
             axis.set(xlim=(0, None), ylim=(0, None))

@@ -17,9 +17,9 @@ COUNTED = {
 }
 CPU = Precision(torch.device("cpu"))
 LAYERS = [
-    Layer("toy", 1, 56, 30, 2, "window", "detection"),
-    Layer("toy", 2, 50, 112, 1, "window", "imagenet"),
-    Layer("toy", 1, 56, 80, 2, "topk", ""),
+    Layer("toy", 1, (56, 30), 2, "window", "detection"),
+    Layer("toy", 2, (50, 112), 1, "window", "imagenet"),
+    Layer("toy", 1, (56, 80), 2, "topk", ""),
 ]
 TINY = ["--arch", "toy", "--device", "cpu", "--rounds", "2", "--sizes", "28"]
 

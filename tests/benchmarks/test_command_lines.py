@@ -59,7 +59,7 @@ def test_table_and_json(swin, tmp_path, capsys):
     assert "torch" in content["versions"]
     assert content["skipped"] == {}
     usable = [item for item in models.backend_support() if item.ok]
-    cells = {(r["height"], r["width"], r["mode"]) for r in content["results"]}
+    cells = {(*r["shape"], r["mode"]) for r in content["results"]}
     assert cells == {
         (*size, mode)
         for size in ((28, 28), (60, 33))
@@ -82,7 +82,7 @@ def test_ratios_are_of_medians():
     )
     seconds = {swin: [1, 3, 9], naive: [8, 6, 1], fast: [2, 2, 1], other: [1, 1, 1]}
     peaks = {swin: 100, naive: 400, fast: 50, other: 25}
-    cell = backbones.Cell(448, 448, 2, "training", False, "detection")
+    cell = backbones.Cell((448, 448), 2, "training", False, "detection")
     rows = backbones.rows_of_cell(cell, seconds, peaks)
     assert rows[2]["speed_to"] == {"timm": 1.5, "naive": 3}
     assert rows[2]["memory_to"] == {"timm": 0.5, "naive": 0.125}
