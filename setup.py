@@ -38,12 +38,12 @@ EXTRAS = {
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }
 
-# What OpenMMLab packages carry in `<package>/.mim`, so that an installed one has them.
-CARRIED = ("configs", "tools", "model-index.yml")
-
 
 class BuildWithConfigs(build_py):
-    """Copies configs and tools into the built package, never into the source tree."""
+    """Copies configs and tools to where OpenMMLab's packages have them, ``.mim``.
+
+    Into the built package, never into the source tree.
+    """
 
     def run(self) -> None:
         super().run()
@@ -52,13 +52,10 @@ class BuildWithConfigs(build_py):
         target = Path(self.build_lib, "focal_mm", ".mim")
         shutil.rmtree(target, ignore_errors=True)
         target.mkdir(parents=True)
-        for name in CARRIED:
-            source = ROOT / name
-            if source.is_dir():
-                skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
-                shutil.copytree(source, target / name, ignore=skipped)
-            elif source.exists():
-                shutil.copy2(source, target / name)
+        shutil.copy2(ROOT / "model-index.yml", target)
+        for name in ("configs", "tools"):
+            skipped = shutil.ignore_patterns("__pycache__", "*.pyc")
+            shutil.copytree(ROOT / name, target / name, ignore=skipped)
 
 
 def read_version() -> str:
@@ -67,16 +64,11 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
 
-def read_description() -> str:
-    readme = ROOT / "README.md"
-    return readme.read_text(encoding="utf-8") if readme.exists() else ""
-
-
 setup(
     name="focal_mm",
     version=read_version(),
     description="Focal Transformer backbones for the OpenMMLab libraries",
-    long_description=read_description(),
+    long_description=(ROOT / "README.md").read_text(encoding="utf-8"),
     long_description_content_type="text/markdown",
     license="Apache-2.0",
     license_files=["LICENSE"],

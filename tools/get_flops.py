@@ -9,6 +9,9 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import asdict
 
+from rich.console import Console
+from rich.table import Table
+
 from focal_mm.engine.complexity import Complexity, measure
 from focal_mm.engine.config import describe, load_config
 from focal_mm.engine.errors import UserError, run_guarded
@@ -65,18 +68,19 @@ def count(config: str, args: argparse.Namespace) -> Complexity:
         raise UserError(f"{config}: {describe(error)}") from error
 
 
-def table(rows: dict[str, Complexity]) -> str:
-    """A line for each config, and one above and one below."""
-    names = [os.path.relpath(config) for config in rows]
-    width = max(map(len, ["config", *names]))
-    lines = [f"{'config':{width}}  {'height × width':>14}  params (M)  FLOPs (G)"]
-    for name, found in zip(names, rows.values(), strict=True):
-        shape = f"{found.height} × {found.width}"
-        lines.append(
-            f"{name:{width}}  {shape:>14}  {found.params / 1e6:10.2f}  "
-            f"{found.flops / 1e9:9.1f}"
+def show(rows: dict[str, Complexity]) -> None:
+    """Print a table with a line for each config."""
+    table = Table("config", *("height × width", "params (M)", "FLOPs (G)"), box=None)
+    for config, found in rows.items():
+        table.add_row(
+            os.path.relpath(config),
+            f"{found.height} × {found.width}",
+            f"{found.params / 1e6:.2f}",
+            f"{found.flops / 1e9:.1f}",
         )
-    return "\n".join([*lines, "FLOPs are multiply-adds; --help says what is counted."])
+    # Not folded in a log.
+    Console(width=None if sys.stdout.isatty() else 140).print(table)
+    print("FLOPs are multiply-adds; --help says what is counted.")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -94,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
         data = [{"config": name, **asdict(found)} for name, found in rows.items()]
         print(json.dumps(data, indent=2))
     elif rows:
-        print(table(rows))
+        show(rows)
     return int(len(rows) < len(set(args.configs)))
 
 
