@@ -70,7 +70,8 @@ def count(config: str, args: argparse.Namespace) -> Complexity:
 
 def show(rows: dict[str, Complexity]) -> None:
     """Print a table with a line for each config."""
-    table = Table("config", *("height × width", "params (M)", "FLOPs (G)"), box=None)
+    columns = ("config", "height × width", "params (M)", "FLOPs (G)")
+    table = Table(*columns, box=None, pad_edge=False)
     for config, found in rows.items():
         table.add_row(
             os.path.relpath(config),

@@ -115,6 +115,9 @@ def measure(cfg: Config, shape: tuple[int, int] | None = None) -> Complexity:
         for module in model.modules():
             _prepare(module)
         with torch.no_grad(), counter:
+            # It hooks all modules for a table that nobody wants here, and a hooked qkv
+            # would compute the pooled tokens' queries too.
+            counter.mod_tracker.__exit__(None, None, None)
             image = torch.zeros(1, 3, height, width)
             if library.scope == "mmdet":
                 _detect(model, image)
