@@ -14,8 +14,9 @@ ROOT = Path(__file__).parent
 # environment they overwrite each other, and requirements cannot say "either". So the
 # base names neither, although `import focal_mm` needs an mmengine: users of the
 # upstream family install the base alone beside their own; all others take an extra.
-# 2.4 is the oldest torch that the tests have run with (`make test-upstream`).
-BASE = ["torch>=2.4"]
+# torch 2.6 is the first that reads what MMEngine's runner stores beside weights without
+# executing it, and the oldest that the tests run with (`make test-upstream`).
+BASE = ["torch>=2.6"]
 ENGINE = ["onedl-mmengine>=0.10.8", "safetensors>=0.4"]
 # mmcv comes as source. Its operators are compiled only if torch is installed before and
 # build isolation is off (`make setup` sees to both); else they are missing silently.

@@ -13,8 +13,6 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
-from mmengine.utils import digit_version
-from mmengine.utils.dl_utils import TORCH_VERSION
 from torch import Tensor
 
 from focal_mm.checkpoint.errors import CheckpointError
@@ -27,19 +25,9 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
     return getattr(owner, name)
 
 
-def reads_training_state() -> bool:
-    """Whether this PyTorch can read, without executing anything in it, what MMEngine's
-    runner stores beside weights; before 2.6 only files of plain weights are read.
-    """
-    return digit_version(TORCH_VERSION) >= digit_version("2.6")
-
-
 @contextlib.contextmanager
 def _training_state_allowed() -> Iterator[None]:
     """Let weights_only reading accept what MMEngine's runner stores beside weights."""
-    if not reads_training_state():
-        yield
-        return
     multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     dtypes = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8")}
     allowed = [

@@ -14,7 +14,6 @@ from mmengine.config import Config
 from mmengine.device import get_device
 
 from focal_mm.checkpoint import read_checkpoint
-from focal_mm.checkpoint.read import reads_training_state
 from focal_mm.engine.classes import check_classes
 from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError, speaks
@@ -56,7 +55,7 @@ def finish_check(checkpoints: Iterable[str]) -> None:
         focal_mm.checkpoint.CheckpointError: If one of them cannot be read.
     """
     for path in checkpoints:
-        if reads_training_state() and not _is_remote(path):
+        if not _is_remote(path):
             read_checkpoint(path)
     if speaks():
         print("arguments, config, data and checkpoints are in order")

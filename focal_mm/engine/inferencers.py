@@ -15,14 +15,12 @@ import mmcv
 import numpy as np
 from mmengine.config import Config
 from mmengine.registry import DATASETS, init_default_scope
-from mmengine.runner.checkpoint import CheckpointLoader
 
-from focal_mm.checkpoint import convert_released
+from focal_mm.checkpoint import convert_released, read_checkpoint
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.released import is_released
 from focal_mm.engine.classes import class_numbers
 from focal_mm.engine.errors import UserError
-from focal_mm.engine.loaders import use_safe_loaders
 
 
 class Predictor:
@@ -57,8 +55,8 @@ class Predictor:
     ) -> None:
         if score_thr is not None:
             self._drawing = dict(pred_score_thr=score_thr)
-        self.notes = use_safe_loaders()
-        loaded = CheckpointLoader.load_checkpoint(checkpoint, "cpu", logger="silent")
+        self.notes: list[str] = []
+        loaded = read_checkpoint(checkpoint)
         init_default_scope(cfg.default_scope)
         cfg = deepcopy(cfg)
         # Nothing is sent to the backends of training.

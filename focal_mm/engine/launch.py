@@ -107,7 +107,7 @@ def build_runner(cfg: Config, notes: list[str]) -> Runner:
         cfg: Checked config.
         notes: Lines for its log.
     """
-    notes = notes + use_safe_loaders()
+    use_safe_loaders()
     runner = RUNNERS.build(cfg) if "runner_type" in cfg else Runner.from_cfg(cfg)
     for note in notes:
         runner.logger.warning(note)

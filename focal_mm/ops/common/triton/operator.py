@@ -28,7 +28,7 @@ def _refuse(ctx, *grads: Tensor | None) -> None:
     )
 
 
-# Schemas are written out: PyTorch 2.4 does not infer them from these annotations.
+# Written out, since annotations are strings here.
 _FORWARD = """(
     Tensor query, Tensor[] keys, Tensor[] values, Tensor[] biases, SymInt[] sizes,
     float scale
