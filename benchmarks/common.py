@@ -47,13 +47,6 @@ def parse_size(text: str) -> Shape:
     return int(sides[0]), int(sides[-1])
 
 
-def parse_positive(text: str) -> int:
-    """Read a whole number from 1 up, as argparse's ``type``."""
-    if not text.isdecimal() or not int(text):
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return int(text)
-
-
 def make_parser(
     program: str, description: str, sizes: Sequence[str], rounds: int
 ) -> argparse.ArgumentParser:
@@ -82,7 +75,7 @@ def make_parser(
     add(
         "--batch",
         nargs="+",
-        type=parse_positive,
+        type=int,
         metavar="N",
         help="images, one number for all sizes or one for each (default: as many "
         "pixels as 8 images of 224, with CUDA 64; at least one image)",
@@ -111,10 +104,10 @@ def make_parser(
     devices = ("cuda", "cpu") if torch.cuda.is_available() else ("cpu",)
     add("--device", choices=devices, default=devices[0])
     add("--dtype", choices=DTYPES, default="float32")
-    add("--threads", type=parse_positive, metavar="N", help="CPU threads")
+    add("--threads", type=int, metavar="N", help="CPU threads")
     add(
         "--rounds",
-        type=parse_positive,
+        type=int,
         default=rounds,
         metavar="N",
         help="turns of each candidate (default: %(default)s)",

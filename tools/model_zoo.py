@@ -1,9 +1,9 @@
 """Write the model zoo of a README from the metafile beside it.
 
 python tools/model_zoo.py configs/det            # updates configs/det/README.md
-python tools/model_zoo.py configs/* --check      # exit code 1 if one is out of date
 
-Run it from the root of the repository: a metafile's config paths start there.
+Run it from the root of the repository: a metafile's config paths start there. The tests
+say if a README is out of date.
 
 A metafile is in model-index format (https://github.com/paperswithcode/model-index)
 with two more keys:
@@ -21,9 +21,8 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 
@@ -51,8 +50,7 @@ _COLUMNS = {
 _TEXTS = ("Config", "Backbone", "Pretraining")
 
 
-@dataclass(frozen=True)
-class Figure:
+class Figure(NamedTuple):
     """One number of a model.
 
     Attributes:
@@ -194,12 +192,9 @@ def update_readme(folder: Path, check: bool = False) -> bool:
     return new == text
 
 
-def run(folders: Sequence[Path], check: bool) -> None:
-    outdated = [str(folder) for folder in folders if not update_readme(folder, check)]
-    if check and outdated:
-        raise UserError(
-            f"out of date: run python tools/model_zoo.py {' '.join(outdated)}"
-        )
+def run(folders: Sequence[Path]) -> None:
+    """Bring folders up to date and say which were not."""
+    outdated = [str(folder) for folder in folders if not update_readme(folder)]
     print(f"written: {' '.join(outdated)}" if outdated else "up to date")
 
 
@@ -217,13 +212,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         metavar="FOLDER",
         help=f"folder with {METAFILE} and {README}",
     )
-    parser.add_argument(
-        "--check",
-        action="store_true",
-        help="write nothing; exit code 1 if a README is out of date",
-    )
     args = parser.parse_args(argv)
-    return run_guarded(PROGRAM, lambda: run(args.folders, args.check))
+    return run_guarded(PROGRAM, lambda: run(args.folders))
 
 
 if __name__ == "__main__":

@@ -13,9 +13,13 @@ import torch
 from mmengine.dist import barrier, is_main_process
 from mmengine.fileio import get_local_path
 from mmengine.logging import HistoryBuffer
+from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from focal_mm.checkpoint.errors import CheckpointError
+
+# Local files, downloads and object stores, as MMEngine's registry spells them.
+_SCHEMES = ("", "http://", "https://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:
@@ -148,3 +152,22 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Tensor]
             "under 'state_dict' or 'model'; nothing was loaded"
         )
     return {name.removeprefix("module."): value for name, value in state.items()}
+
+
+def use_safe_loaders() -> None:
+    """Make MMEngine read checkpoints by :func:`read_checkpoint`.
+
+    MMEngine's own loaders fall back to unpickling arbitrary objects where the safe
+    way fails.
+    """
+    CheckpointLoader.register_scheme(_SCHEMES, load_from_safe_reader, force=True)
+
+
+# MMEngine logs the name less "load_from_", and passes both arguments.
+def load_from_safe_reader(filename: str, map_location: str | None = None) -> dict:
+    """Read a checkpoint.
+
+    Raises:
+        CheckpointError: If it cannot be read safely.
+    """
+    return read_checkpoint(filename, map_location=map_location or "cpu")

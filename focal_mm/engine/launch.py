@@ -20,9 +20,9 @@ from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed as dist
 
+from focal_mm.checkpoint.read import use_safe_loaders
 from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
-from focal_mm.engine.loaders import use_safe_loaders
 
 # What the launchers set for each process, and how they are called.
 _LAUNCHERS = {

@@ -34,7 +34,6 @@ class Library:
             their backbones come pretrained and their heads must know the classes.
         label_maps: Whether its metrics can write predictions as images.
         draws_tta: Whether it can draw what test-time augmentation predicts.
-        expands_home: Whether its data sets read ``~/data``.
         default_tta: From a model's config and the last transform of its test pipeline:
             the model and last transform of a flip test, for configs without their own.
     """
@@ -49,7 +48,6 @@ class Library:
     dense: bool = True
     label_maps: bool = False
     draws_tta: bool = True
-    expands_home: bool = False
     default_tta: Callable[[dict, dict], tuple[dict, dict]] | None = None
 
 
@@ -127,7 +125,6 @@ _ALL = (
         table_shape=_one_crop,
         dense=False,
         draws_tta=False,
-        expands_home=True,
         default_tta=_tta_of_classifiers,
     ),
 )

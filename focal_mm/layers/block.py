@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from focal_mm.layers.attention import MultiLevelAttention
-from focal_mm.layers.mlp import Mlp
+from focal_mm.layers.linear import Mlp
 from focal_mm.layers.pooling import SubWindowPooling, centre_to
 
 

@@ -6,8 +6,7 @@ import torch.nn.functional as F
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from focal_mm.layers.linear import project
-from focal_mm.layers.mlp import Mlp
+from focal_mm.layers.linear import Mlp, project
 from focal_mm.ops import onednn as module
 from focal_mm.ops.common.log import log_once
 from focal_mm.ops.onednn import linear, mlp

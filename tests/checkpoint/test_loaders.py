@@ -9,7 +9,7 @@ from mmengine.logging import HistoryBuffer, MessageHub
 from mmengine.runner.checkpoint import CheckpointLoader
 
 from focal_mm.checkpoint import CheckpointError
-from focal_mm.engine.loaders import use_safe_loaders
+from focal_mm.checkpoint.read import use_safe_loaders
 
 
 @pytest.fixture(autouse=True)
