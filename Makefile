@@ -12,7 +12,7 @@ setup:  ## Make .venv from the pinned versions (compiles mmcv the first time)
 demo: setup  ## Train, evaluate and draw Mask R-CNN with Focal-Tiny on toy data
 	.venv/bin/python -m demo.train
 
-test: lint  ## Check the style and run the quick tests
+test: lint docs  ## Check style and links, run the quick tests
 	.venv/bin/python -m pytest -m "not slow"
 
 test-all: lint  ## Check the style and run all tests but the trainings
