@@ -136,7 +136,7 @@ def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
         if in_file and not in_model:
             raise CheckpointError(
                 "not a checkpoint of this model: it was trained with "
-                f"key_selection={selection!r}, the model has the other one and its "
+                f"key_selection={selection!r}, the model has another one and its "
                 "position biases; nothing was loaded"
             )
     core = [
