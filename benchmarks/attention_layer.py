@@ -145,11 +145,6 @@ class Layer:
         neighbor = inputs.get("neighbor_bias")
         return focal_attention(*maps, fine, neighbor, [pooled], **options)
 
-    def forward(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
-        """The output, without gradients."""
-        with torch.inference_mode():
-            return self.attend(inputs, backend)
-
     def differentiate(self, inputs: dict[str, Tensor], backend: str) -> Tensor:
         """The output; the inputs have gradients then."""
         for tensor in inputs.values():
@@ -194,7 +189,8 @@ def measure_layer(
     inputs = layer.make_inputs(layer.batch, precision)
     steps: dict[tuple[str, str], Callable[[], object]] = {}
     for backend in backends:
-        forward = functools.partial(layer.forward, inputs, backend)
+        attend = torch.inference_mode()(layer.attend)
+        forward = functools.partial(attend, inputs, backend)
         # Raises what dispatch has to say before naive takes its time.
         if common.attempt(document, f"{backend}, {layer.title}", forward) is None:
             continue

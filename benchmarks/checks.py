@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from benchmarks.measure import Precision, Step, make_images
+from benchmarks.measure import Precision, Step
 from benchmarks.models import Build, Candidate, Shape
 from focal_mm.engine.errors import UserError
 
@@ -102,7 +102,8 @@ def check(who: str, run: Run, reference: Run, precision: Precision) -> None:
 
 def outputs(build: Build, shape: Shape, mode: str, how: Precision) -> Tensors:
     """Outputs and in training gradients of a model, at :func:`checked_shape`."""
-    images = make_images(checked_shape(shape, mode), 1)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(1, 3, *checked_shape(shape, mode), generator=generator)
     return Step(build(shape), images, mode, how).outputs()
 
 

@@ -10,6 +10,8 @@ import math
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib.metadata import distributions
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -32,7 +34,6 @@ Result = TypeVar("Result")
 
 # Images that make a batch of 224x224: as many pixels are taken of other sizes.
 _BATCH_AT_224 = {"cpu": 8, "cuda": 64}
-_DISTRIBUTIONS = ("focal_mm", "torch", "triton", "onedl-mmdetection", "mmdet", "timm")
 # Of glibc's malloc.h.
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4
 
@@ -137,7 +138,7 @@ def prepare(args: argparse.Namespace) -> tuple[Precision, list[int], dict[str, A
         JSON document begins with.
 
     Raises:
-        UserError: If there is not one batch for each size.
+        UserError: If there is not one batch for each size, or a number is below 1.
     """
     pixels = _BATCH_AT_224[args.device] * 224**2
     batches = args.batch or [max(1, pixels // math.prod(size)) for size in args.sizes]
@@ -145,17 +146,18 @@ def prepare(args: argparse.Namespace) -> tuple[Precision, list[int], dict[str, A
         batches = batches * len(args.sizes)
     if len(batches) != len(args.sizes):
         raise UserError(f"--batch: {len(batches)} numbers for {len(args.sizes)} sizes")
+    if min(args.rounds, *batches) < 1:
+        raise UserError("--rounds and --batch must be at least 1")
     if args.threads:
         torch.set_num_threads(args.threads)
     machine = f"{torch.backends.cpu.get_cpu_capability()} CPU"
     if args.device == "cuda":
         machine = torch.cuda.get_device_name()
-    found = {item.name: item.version for item in distributions()}
     document = {
         "date": datetime.datetime.now().isoformat(timespec="seconds"),
         "machine": f"{machine}, {torch.get_num_threads()} threads",
         "allocator": "keeps freed memory" if keep_freed_memory() else "as it is",
-        "versions": {name: found[name] for name in _DISTRIBUTIONS if name in found},
+        "versions": {item.name: item.version for item in distributions()},
         "arguments": vars(args),
         "skipped": {},
         "results": [],
@@ -179,7 +181,6 @@ def attempt(
     except Exception as error:
         # Whatever kernels, compilers and libraries raise, and too little memory.
         document["skipped"][what] = describe(error)
-        print(f"{what} is skipped: {describe(error)}", file=sys.stderr)
         return None
 
 
@@ -223,13 +224,11 @@ def report(document: dict[str, Any], columns: Columns) -> None:
     )
     for column in table.columns[1:]:
         column.justify = "right"
-    previous = None
-    for row in document["results"]:
-        if row["title"] != previous:
-            previous = row["title"]
-            table.add_section()
-            table.add_row(f"[bold]{previous}")
-        table.add_row(*(show(row) for show in columns.values()))
+    for title, rows in groupby(document["results"], itemgetter("title")):
+        table.add_section()
+        table.add_row(f"[bold]{title}")
+        for row in rows:
+            table.add_row(*(show(row) for show in columns.values()))
     # A table is not folded in a log.
     Console(width=None if sys.stdout.isatty() else 140).print(table)
     for what, reason in document["skipped"].items():

@@ -37,12 +37,6 @@ class Precision(NamedTuple):
         return torch.autocast(self.device.type, dtype, enabled=half)
 
 
-def make_images(shape: tuple[int, int], batch: int) -> Tensor:
-    """Seeded noise, (batch, 3, height, width), float32 on the CPU."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randn(batch, 3, *shape, generator=generator)
-
-
 class Step:
     """One inference, or one step of training: forward, backward, AdamW.
 

@@ -131,10 +131,9 @@ def test_what_cannot_run_is_said_in_one_line(monkeypatch, capsys):
     monkeypatch.setitem(models.SWINS, "mmdet", fail)
     options = [*OURS, "--modes", "inference"]
     assert backbones.main([*options, "--models", "focal", "mmdet", "timm"]) == 0
-    out, err = capsys.readouterr()
+    out = capsys.readouterr().out
     assert "Swin (timm) is not measured: ModuleNotFoundError" in out
-    assert "Swin (mmdet) at 28x28" in err
-    assert "is skipped: RuntimeError: no kernel for this\n" in err
+    assert "focal windows of imagenet is not measured: RuntimeError: no kernel" in out
     assert backbones.main([*options, "--models", "timm"]) == 1
     assert "nothing was measured: Swin (timm): Mod" in capsys.readouterr().err
 
@@ -162,7 +161,7 @@ def test_interrupted_run_keeps_finished_cells(monkeypatch, tmp_path, capsys):
     [
         (["--sizes", "12a"], 2, "'12a' is not a size such as 448 or 800x1333"),
         (["--sizes", "0x4"], 2, "'0x4' is not a size"),
-        (["--rounds", "0"], 2, "'0' is not a whole number above 0"),
+        (["--rounds", "0"], 1, "--rounds and --batch must be at least 1"),
         (["--backends", "x"], 2, "invalid choice: 'x'"),
         (["--batch", "1", "2"], 1, "--batch: 2 numbers for 1 sizes"),
         (["--arch", "huge"], 2, "invalid choice: 'huge'"),
