@@ -72,11 +72,7 @@ def run_tool(script: str, *words: object) -> None:
 
 
 def run(out: Path, spec: CocoSpec) -> None:
-    """Do all steps that are not done and print the results.
-
-    Args:
-        out: Folder of everything that is made.
-        spec: The data.
+    """Do all steps that are not done in the folder ``out`` and print the results.
 
     Raises:
         UserError: If a step failed or the detector has not learnt.
@@ -92,11 +88,11 @@ def run(out: Path, spec: CocoSpec) -> None:
     if last.exists() and Path(last.read_text().strip()).name == checkpoint.name:
         print(f"already trained: {checkpoint}; to start over, remove {out}")
     else:
-        options = ("--work-dir", train, "--resume")
-        run_tool("dist_train.sh", config, num_processes(), *options)
+        folder = ("--work-dir", train)
+        run_tool("dist_train.sh", config, num_processes(), *folder, "--resume")
     if not list(test.glob("*/*.json")):
-        options = ("--work-dir", test)
-        run_tool("dist_test.sh", config, checkpoint, num_processes(), *options)
+        folder = ("--work-dir", test)
+        run_tool("dist_test.sh", config, checkpoint, num_processes(), *folder)
     metrics = json.loads(max(test.glob("*/*.json")).read_text())
     # Only now, as it takes memory that the training may need.
     from demo.pictures import draw_predictions
@@ -118,11 +114,7 @@ def run(out: Path, spec: CocoSpec) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m demo.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = argparse.ArgumentParser(prog="python -m demo.train", description=__doc__)
     parser.add_argument(
         "--out",
         type=lambda path: Path(path).absolute(),

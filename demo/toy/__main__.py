@@ -13,9 +13,7 @@ FORMATS = {"coco": CocoSpec, "ade": AdeSpec, "imagefolder": ImageFolderSpec}
 def make(argv: Sequence[str] | None) -> None:
     """Write a data set and say what was done."""
     parser = argparse.ArgumentParser(
-        prog="python -m demo.toy",
-        description="Make a small seeded data set.",
-        argument_default=argparse.SUPPRESS,
+        prog="python -m demo.toy", argument_default=argparse.SUPPRESS
     )
     parser.add_argument(
         "format",

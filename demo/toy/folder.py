@@ -1,7 +1,5 @@
 """Folders of toy data: what decides them, and writing them all or not at all."""
 
-import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -11,6 +9,7 @@ import numpy as np
 from rich.progress import track
 
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.files import replacing
 
 SPEC_FILE = "toy_data.txt"
 
@@ -66,18 +65,17 @@ class ToySpec:
             UserError: If ``out_dir`` cannot be written or has other contents.
         """
         out_dir = Path(out_dir).absolute()
-        partial = out_dir.with_name(f".{out_dir.name}.{os.getpid()}.partial")
-        try:
-            if out_dir.exists() and any(out_dir.iterdir()):
-                file = out_dir / SPEC_FILE
-                found = file.read_text() if file.exists() else "other files"
-                if found == str(self):
-                    return False
-                raise UserError(
-                    f"{out_dir} holds {found}, not {self}: choose another folder or "
-                    "remove it"
-                )
-            partial.mkdir(parents=True)
+        if any(out_dir.glob("*")):
+            file = out_dir / SPEC_FILE
+            found = file.read_text() if file.exists() else "other files"
+            if found == str(self):
+                return False
+            raise UserError(
+                f"{out_dir} holds {found}, not {self}: choose another folder or "
+                "remove it"
+            )
+        with replacing(out_dir) as partial:
+            partial.mkdir()
             # The split's place is part of the seed: no scene is in both.
             for place, split in enumerate(("train", "val")):
                 numbers = range(1, getattr(self, f"num_{split}") + 1)
@@ -87,9 +85,4 @@ class ToySpec:
                 )
                 self.write_split(partial, split, numbered)
             (partial / SPEC_FILE).write_text(str(self))
-            partial.rename(out_dir)
-        except OSError as error:
-            raise UserError(f"{out_dir} cannot be written: {error}") from None
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
         return True

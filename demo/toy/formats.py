@@ -45,14 +45,14 @@ class CocoSpec(ToySpec):
             )
             for label, mask in zip(scene.labels, scene.masks, strict=True):
                 rle = coco_mask.encode(np.asfortranarray(mask, dtype=np.uint8))
-                counts = rle["counts"].decode("ascii")
+                rle["counts"] = rle["counts"].decode("ascii")
                 annotations.append(
                     {
                         "id": len(annotations) + 1,
                         "image_id": image_id,
                         "category_id": label + 1,
                         "iscrowd": 0,
-                        "segmentation": {"size": rle["size"], "counts": counts},
+                        "segmentation": rle,
                         "area": int(coco_mask.area(rle)),
                         "bbox": coco_mask.toBbox(rle).tolist(),
                     }

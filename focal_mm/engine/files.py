@@ -1,6 +1,7 @@
-"""Files that are there whole or not at all."""
+"""Files and folders that are there whole or not at all."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -10,10 +11,10 @@ from focal_mm.engine.errors import UserError
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """Write a file under another name and give it its own at the end.
+    """Write a file or folder under another name and give it its own at the end.
 
     Args:
-        path: The file; its folder is made where missing.
+        path: What to write; its folder is made where missing.
 
     Yields:
         A path of the same suffix in the same folder. If the block raises, it is removed
@@ -31,5 +32,6 @@ def replacing(path: str | Path) -> Iterator[Path]:
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error}") from None
     finally:
+        shutil.rmtree(partial, ignore_errors=True)
         with suppress(OSError):
             partial.unlink()
