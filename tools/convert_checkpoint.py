@@ -35,18 +35,12 @@ def convert(source: Path, target: Path) -> None:
     with replacing(target) as partial:
         torch.save({"state_dict": converted, "meta": {}}, partial)
     dropped = len(state) - len(converted)
-    print(
-        f"{target}: {len(converted)} tensors, {dropped} derived buffers of {source} "
-        "left out"
-    )
+    print(f"{target}: {len(converted)} tensors, without {dropped} derived buffers")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = Parser(
-        description=__doc__.split("\n")[0],
-        epilog="The input is read without executing anything in it.",
-    )
+    parser = Parser(description=__doc__.split("\n")[0])
     parser.add_argument("input", type=Path, metavar="IN", help="released .pth file")
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write")
     args = parser.parse_args(argv)

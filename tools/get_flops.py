@@ -14,7 +14,7 @@ from rich.table import Table
 
 from focal_mm.engine.complexity import Complexity, measure
 from focal_mm.engine.config import describe, load_config
-from focal_mm.engine.errors import UserError, run_guarded
+from focal_mm.engine.errors import run_guarded
 from focal_mm.engine.options import Parser, add_cfg_options
 
 PROGRAM = "get_flops.py"
@@ -48,24 +48,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--json", action="store_true", help="print JSON, not a table")
     add_cfg_options(parser)
-    args = parser.parse_args(argv)
-    if args.shape and min(args.shape) < 1:
-        parser.error(f"--shape must be positive, got {args.shape[0]} {args.shape[1]}")
-    return args
-
-
-def count(config: str, args: argparse.Namespace) -> Complexity:
-    """Measure one config.
-
-    Raises:
-        UserError: If it cannot be read, built, or run with an image of this size.
-    """
-    cfg = load_config(config, args.cfg_options)
-    try:
-        return measure(cfg, args.shape)
-    except Exception as error:
-        # Whatever the libraries raise, it is the config or the shape that does not do.
-        raise UserError(f"{config}: {describe(error)}") from error
+    return parser.parse_args(argv)
 
 
 def show(rows: dict[str, Complexity]) -> None:
@@ -92,9 +75,11 @@ def run(args: argparse.Namespace) -> int:
             # The libraries print when they are imported.
             with contextlib.redirect_stdout(sys.stderr), warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                rows[config] = count(config, args)
-        except UserError as error:
-            print(f"{PROGRAM}: {error}", file=sys.stderr)
+                cfg = load_config(config, args.cfg_options)
+                rows[config] = measure(cfg, args.shape)
+        except Exception as error:
+            # Whatever the libraries raise of the config or the shape, the others count.
+            print(f"{PROGRAM}: {config}: {describe(error)}", file=sys.stderr)
     if args.json:
         data = [{"config": name, **asdict(found)} for name, found in rows.items()]
         print(json.dumps(data, indent=2))

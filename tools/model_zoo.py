@@ -31,7 +31,6 @@ from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing
 from focal_mm.engine.options import Parser
 
-PROGRAM = "model_zoo.py"
 METAFILE, README = "metafile.yml", "README.md"
 MEASURED = "measured"
 BEGIN = "<!-- model zoo: written by tools/model_zoo.py from metafile.yml -->"
@@ -127,7 +126,9 @@ def _table(models: list[dict], folder: Path) -> str:
             value = model["Metadata"].get(name)
             row.append("" if value is None else _COLUMNS[name][1](value))
         figures = {(f.dataset, f.metric, f.source): f.value for f in figures_of(model)}
-        row += [_metric_text(figures[c]) if c in figures else "" for c in columns]
+        # One decimal, or two where the second says something.
+        texts = {c: f"{value:.2f}".removesuffix("0") for c, value in figures.items()}
+        row += [texts.get(column, "") for column in columns]
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -146,11 +147,6 @@ def _result_columns(models: list[dict]) -> list[tuple[str, str, str]]:
                 published.append(MEASURED)
             columns += [(dataset, metric, source) for source in published]
     return columns
-
-
-def _metric_text(value: float) -> str:
-    """One decimal, or two where the second says something."""
-    return f"{value:.2f}".removesuffix("0")
 
 
 def update_readme(folder: Path, check: bool = False) -> bool:
@@ -172,12 +168,9 @@ def update_readme(folder: Path, check: bool = False) -> bool:
     try:
         tables = zoo_tables(read_metafile(metafile), folder)
         text = readme.read_text(encoding="utf-8")
-    except OSError as error:
-        raise UserError(f"{error.filename} cannot be read: {error.strerror}") from None
-    except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        raise UserError(
-            f"{metafile} is not a metafile in model-index format: {describe(error)}"
-        ) from None
+    except (OSError, yaml.YAMLError, KeyError, TypeError, ValueError) as error:
+        # Of a file that cannot be read, or of a metafile in another format.
+        raise UserError(f"no zoo from {metafile}: {describe(error)}") from None
     before, begin, rest = text.partition(f"{BEGIN}\n")
     _, end, after = rest.partition(f"{END}\n")
     if not begin or not end:
@@ -192,28 +185,18 @@ def update_readme(folder: Path, check: bool = False) -> bool:
     return new == text
 
 
-def run(folders: Sequence[Path]) -> None:
-    """Bring folders up to date and say which were not."""
-    outdated = [str(folder) for folder in folders if not update_readme(folder)]
-    print(f"written: {' '.join(outdated)}" if outdated else "up to date")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(
-        prog=PROGRAM,
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument(
-        "folders",
-        nargs="+",
-        type=Path,
-        metavar="FOLDER",
-        help=f"folder with {METAFILE} and {README}",
-    )
-    args = parser.parse_args(argv)
-    return run_guarded(PROGRAM, lambda: run(args.folders))
+    parser.add_argument("folder", type=Path, help=f"holds {METAFILE} and {README}")
+    folder = parser.parse_args(argv).folder
+
+    def run() -> None:
+        print("up to date" if update_readme(folder) else f"written: {folder}")
+
+    return run_guarded(parser.prog, run)
 
 
 if __name__ == "__main__":

@@ -57,7 +57,6 @@ def report(capsys):
     [
         ("mmseg.apis", "mmseg.apis ("),
         ("mmcv.ops", "mmcv's operators, compiled for this torch and device (cpu): Mod"),
-        ("cv2", "OpenCV, NumPy and PyTorch together (cpu): ModuleNotFoundError"),
     ],
 )
 def test_what_is_used_is_imported(report, monkeypatch, module, message):
