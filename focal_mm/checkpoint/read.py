@@ -32,13 +32,13 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
 @contextlib.contextmanager
 def _training_state_allowed() -> Iterator[None]:
     """Let weights_only reading accept what MMEngine's runner stores beside weights."""
-    multiarray = np._core.multiarray if hasattr(np, "_core") else np.core.multiarray
     dtypes = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8")}
     allowed = [
         HistoryBuffer,
         (_history_method, "builtins.getattr"),
-        multiarray._reconstruct,
-        multiarray.scalar,
+        # What pickles name: numpy 1 and 2 keep these functions in different modules.
+        np.zeros(1).__reduce__()[0],
+        np.float64(0).__reduce__()[0],
         np.ndarray,
         np.dtype,
         *dtypes,
