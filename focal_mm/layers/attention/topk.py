@@ -15,8 +15,10 @@ from focal_mm.ops.topk.geometry import offset_grid
 
 def _dtype_of(mlp: nn.Module) -> torch.dtype:
     """What a module of linear layers takes; float32 for one that is quantised."""
-    dtypes = (p.dtype for p in mlp.parameters() if p.is_floating_point())
-    return next(dtypes, torch.float32)
+    for parameter in mlp.parameters():
+        if parameter.is_floating_point():
+            return parameter.dtype
+    return torch.float32
 
 
 class TopKAttention(MultiLevelAttention):
