@@ -13,6 +13,7 @@ from focal_mm.ops.common.triton import backend
 from tests.ops.triton_cases import call, make_case, map_tensors
 
 KERNEL_TESTS = Path(__file__).with_name("test_triton_kernels.py")
+MIN_TRITON = ".".join(map(str, backend.MIN_TRITON))
 GEOMETRIES = {"window": FocalGeometry(2), "topk": TopKGeometry(2, 3, 1)}
 
 
@@ -21,6 +22,7 @@ GEOMETRIES = {"window": FocalGeometry(2), "topk": TopKGeometry(2, 3, 1)}
 )
 def test_kernels_in_tritons_interpreter(tier):
     """The tests of the kernels, in a process that has chosen the interpreter."""
+    pytest.importorskip("triton", minversion=MIN_TRITON)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"]
     process = subprocess.run(
         [*command, "-m", tier, str(KERNEL_TESTS)],
@@ -80,7 +82,7 @@ def test_inputs_that_the_kernels_do_not_take_are_named(
 )
 def test_machine_that_cannot_run_them_says_why(installed, cuda, reason, monkeypatch):
     if installed:
-        pytest.importorskip("triton")
+        pytest.importorskip("triton", minversion=MIN_TRITON)
     monkeypatch.setattr(backend, "_installed", lambda: installed)
     monkeypatch.setattr(backend, "_interpreted", lambda: False)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
