@@ -6,6 +6,7 @@ they leave out: the whole model's weights must be in the checkpoint.
 
 import pkgutil
 import warnings
+from abc import ABC, abstractmethod
 from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
@@ -23,7 +24,7 @@ from focal_mm.engine.check import class_numbers
 from focal_mm.engine.errors import UserError
 
 
-class Predictor:
+class Predictor(ABC):
     """A model with its weights, ready to predict and to draw.
 
     Args:
@@ -148,13 +149,9 @@ class Predictor:
         )
         return mmcv.rgb2bgr(drawn[0])
 
+    @abstractmethod
     def describe(self, sample: Any) -> dict:
         """The predictions as plain data."""
-        raise NotImplementedError
-
-    def label_map(self, sample: Any) -> np.ndarray:
-        """Label indices (H, W), uint8 or uint16, where the library has label maps."""
-        raise NotImplementedError
 
 
 class Detector(Predictor):
@@ -180,6 +177,7 @@ class Segmentor(Predictor):
         return dict(labels=labels.tolist(), pixels=pixels.tolist())
 
     def label_map(self, sample: Any) -> np.ndarray:
+        """Label indices (H, W), uint8 or uint16, of a library with ``label_maps``."""
         labels = sample.pred_sem_seg.data[0].cpu().numpy()
         return labels.astype(np.uint8 if labels.max() < 256 else np.uint16)
 
