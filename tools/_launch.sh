@@ -20,7 +20,10 @@ run_dist() {
     fi
     if [[ -z ${OMP_NUM_THREADS:-} ]]; then
         # torchrun would set 1 and say so at length: too few for processes on the CPU.
-        local threads=$(($(nproc) / gpus))
+        local threads=1
+        if [[ ${CUDA_VISIBLE_DEVICES-} == -1 ]] || ! nvidia-smi -L &>/dev/null; then
+            threads=$(($(nproc) / gpus))
+        fi
         export OMP_NUM_THREADS=$((threads > 0 ? threads : 1))
         export MKL_NUM_THREADS=${MKL_NUM_THREADS:-$OMP_NUM_THREADS}
     fi
