@@ -1,10 +1,10 @@
-"""Convert a released Focal Transformer checkpoint to OpenMMLab's layout.
+"""Convert weights of other projects to OpenMMLab's layout.
 
     python tools/convert_checkpoint.py focal-tiny-is224-ws7.pth focal_tiny_in1k.pth
 
-Both versions of the released code are known; the second is Focal-fast. The result loads
-into an mmpretrain ImageClassifier, and into the backbone of any detector or segmentor
-with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)``.
+The layouts of ``focal_mm.checkpoint.layouts`` are recognised by content. A classifier's
+weights load into an mmpretrain ImageClassifier then, and into the backbone of any
+detector or segmentor with ``init_cfg=dict(type='Pretrained', checkpoint=OUT)``.
 """
 
 import sys
@@ -13,7 +13,8 @@ from pathlib import Path
 
 import torch
 
-from focal_mm.checkpoint import convert_released, read_checkpoint
+from focal_mm.checkpoint import CheckpointError, read_checkpoint
+from focal_mm.checkpoint.layouts import LAYOUTS, to_openmmlab
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing
@@ -25,23 +26,28 @@ def convert(source: Path, target: Path) -> None:
 
     Raises:
         UserError: If ``target`` is there already or cannot be written.
-        focal_mm.checkpoint.CheckpointError: If ``source`` cannot be read or is no
-            released checkpoint.
+        focal_mm.checkpoint.CheckpointError: If ``source`` cannot be read or is in no
+            known layout.
     """
     if target.exists():
         raise UserError(f"{target} exists: remove it or choose another name")
     state = state_dict_of(read_checkpoint(source), str(source))
-    converted = convert_released(state)
+    converted = to_openmmlab(state)
+    if converted is None:
+        known = ", ".join(layout.title for layout in LAYOUTS)
+        raise CheckpointError(
+            f"{source} is in none of the known layouts ({known}); its first name is "
+            f"{next(iter(state))!r}"
+        )
     with replacing(target) as partial:
         torch.save({"state_dict": converted, "meta": {}}, partial)
-    dropped = len(state) - len(converted)
-    print(f"{target}: {len(converted)} tensors, without {dropped} derived buffers")
+    print(f"{target}: {len(converted)} tensors")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = Parser(description=__doc__.split("\n")[0])
-    parser.add_argument("input", type=Path, metavar="IN", help="released .pth file")
+    parser.add_argument("input", type=Path, metavar="IN", help="file with the weights")
     parser.add_argument("output", type=Path, metavar="OUT", help="file to write")
     args = parser.parse_args(argv)
     return run_guarded(parser.prog, lambda: convert(args.input, args.output))

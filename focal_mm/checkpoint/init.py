@@ -10,9 +10,8 @@ from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.layouts import BACKBONE
 from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
-
-_PREFIX = "backbone."
 
 
 def pretrained_of(
@@ -45,8 +44,8 @@ def _backbone_part(
     state: dict[str, Tensor], prefix: str | None, path: str
 ) -> dict[str, Tensor]:
     """Weights of the backbone alone, under its own names."""
-    if prefix is None and any(name.startswith(_PREFIX) for name in state):
-        prefix = _PREFIX
+    if prefix is None and any(name.startswith(BACKBONE) for name in state):
+        prefix = BACKBONE
     if not prefix:
         return state
     prefix = prefix.rstrip(".") + "."

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from focal_mm.checkpoint import interpolate
 from focal_mm.checkpoint.errors import CheckpointError
-from focal_mm.checkpoint.released import DERIVED_BUFFER, convert_released, is_released
+from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
+from focal_mm.checkpoint.released import DERIVED_BUFFER
 from focal_mm.layers import ATTENTIONS
 
 _TABLE = re.compile(
@@ -72,7 +73,8 @@ def fit_state_dict(
     """Fit backbone weights to a backbone.
 
     Args:
-        state: Weights under the backbone's own names or the released ones.
+        state: Weights under the backbone's own names, or in a layout of
+            :data:`focal_mm.checkpoint.layouts.LAYOUTS`.
         model: The :class:`focal_mm.models.FocalTransformer`; not changed.
 
     Returns:
@@ -83,13 +85,13 @@ def fit_state_dict(
         CheckpointError: If the weights are those of another network.
     """
     report: Report = {RESIZED: [], INITIALISED: [], MISSING: [], DROPPED: []}
-    if is_released(state):
-        converted = convert_released(state)
-        report[DROPPED] += [k for k in converted if not k.startswith("backbone.")]
+    converted = to_openmmlab(state)
+    if converted is not None:
+        report[DROPPED] += [k for k in converted if not k.startswith(BACKBONE)]
         state = {
-            name.removeprefix("backbone."): value
+            name.removeprefix(BACKBONE): value
             for name, value in converted.items()
-            if name.startswith("backbone.")
+            if name.startswith(BACKBONE)
         }
     state = {k: v for k, v in state.items() if not DERIVED_BUFFER.search(k)}
     wanted = dict(model.named_parameters())

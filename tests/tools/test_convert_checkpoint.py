@@ -15,7 +15,7 @@ def test_converts_and_refuses(tmp_path, capsys):
     torch.save({"model": state}, source)
 
     assert main([str(source), str(target)]) == 0
-    assert f"{target}: 3 tensors, without 2 derived" in capsys.readouterr().out
+    assert f"{target}: 3 tensors" in capsys.readouterr().out
     converted = torch.load(target, weights_only=True)["state_dict"]
     assert set(converted) == {
         "backbone.patch_embed.proj.weight",
@@ -24,9 +24,12 @@ def test_converts_and_refuses(tmp_path, capsys):
     }
 
     before = target.read_bytes()
+    foreign = tmp_path / "foreign.pth"
+    torch.save({"conv1.weight": torch.ones(1)}, foreign)
     source.write_bytes(source.read_bytes()[:100])
     for args, word in (
         ((source, target), "exists"),
+        ((foreign, tmp_path / "new.pth"), "known layouts (released"),
         ((source, tmp_path / "new.pth"), "truncated"),
         ((tmp_path / "absent.pth", tmp_path / "new.pth"), "no such"),
     ):
@@ -35,4 +38,8 @@ def test_converts_and_refuses(tmp_path, capsys):
         assert word in printed
         assert printed.count("\n") == 1
     assert target.read_bytes() == before
-    assert sorted(p.name for p in tmp_path.iterdir()) == ["in.pth", "out.pth"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == [
+        "foreign.pth",
+        "in.pth",
+        "out.pth",
+    ]
