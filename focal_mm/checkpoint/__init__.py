@@ -1,11 +1,13 @@
 """Reading, converting and adapting checkpoints."""
 
 from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.paddle import convert_paddle
 from focal_mm.checkpoint.read import read_checkpoint
 from focal_mm.checkpoint.released import convert_released, from_released_args
 
 __all__ = [
     "CheckpointError",
+    "convert_paddle",
     "convert_released",
     "from_released_args",
     "read_checkpoint",

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from mmengine.logging import print_log
 from torch import Tensor
 
+from focal_mm.checkpoint.paddle import convert_paddle, is_paddle
 from focal_mm.checkpoint.released import convert_released, is_released
 
 BACKBONE = "backbone."
@@ -33,7 +34,10 @@ class Layout(NamedTuple):
     convert: Callable[[Mapping[str, Tensor]], dict[str, Tensor]]
 
 
-LAYOUTS = (Layout("released Focal Transformer", is_released, convert_released),)
+LAYOUTS = (
+    Layout("PaddleViT's Focal Transformer", is_paddle, convert_paddle),
+    Layout("released Focal Transformer", is_released, convert_released),
+)
 """The first that recognises a file converts it."""
 
 
