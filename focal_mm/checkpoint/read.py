@@ -17,6 +17,7 @@ from mmengine.runner.checkpoint import CheckpointLoader
 from torch import Tensor
 
 from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.paddle import is_plain_pickle, read_paddle
 
 # Local files, downloads and object stores, as MMEngine's registry spells them.
 _SCHEMES = ("", "http://", "https://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
@@ -56,6 +57,8 @@ def _load(path: str, map_location: str) -> Any:
         from safetensors.torch import load_file
 
         return load_file(path, device=map_location)
+    if is_plain_pickle(path):
+        return read_paddle(path, map_location)
     with _training_state_allowed():
         return torch.load(path, map_location=map_location, weights_only=True)
 
