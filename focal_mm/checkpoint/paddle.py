@@ -93,6 +93,8 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
         }.items()
     },
     "_codecs.encode": _encode,
+    # Protocol 2 calls it for no bytes.
+    "__builtin__.bytes": lambda: b"",
     "collections.OrderedDict": dict,
     "builtins.tuple": _data_of_tensor,
     "__builtin__.tuple": _data_of_tensor,

@@ -29,7 +29,7 @@ def test_converts_and_refuses(tmp_path, capsys):
     source.write_bytes(source.read_bytes()[:100])
     for args, word in (
         ((source, target), "exists"),
-        ((foreign, tmp_path / "new.pth"), "known layouts (released"),
+        ((foreign, tmp_path / "new.pth"), "none of the known layouts"),
         ((source, tmp_path / "new.pth"), "truncated"),
         ((tmp_path / "absent.pth", tmp_path / "new.pth"), "no such"),
     ):
