@@ -205,7 +205,9 @@ class FocalTransformer(BaseModule):
             ),
         )
         check_backend_name(attn_backend, BACKENDS[key_selection])
-        drop_paths = iter(torch.linspace(0, drop_path_rate, sum(depths)).tolist())
+        # Numbers even where the model is built without data, on the meta device.
+        rates = torch.linspace(0, drop_path_rate, sum(depths), device="cpu")
+        drop_paths = iter(rates.tolist())
         embed_dims = self.arch.embed_dims
         self.num_features = [embed_dims * 2**i for i in range(self.num_stages)]
 
