@@ -10,8 +10,9 @@ from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
-from focal_mm.checkpoint.layouts import BACKBONE
+from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
 from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
+from focal_mm.checkpoint.state import check_state_dict
 
 
 def pretrained_of(
@@ -40,14 +41,8 @@ def pretrained_of(
     return others or None, found[0] if found else None
 
 
-def _backbone_part(
-    state: dict[str, Tensor], prefix: str | None, path: str
-) -> dict[str, Tensor]:
-    """Weights of the backbone alone, under its own names."""
-    if prefix is None and any(name.startswith(BACKBONE) for name in state):
-        prefix = BACKBONE
-    if not prefix:
-        return state
+def _part(state: dict[str, Tensor], prefix: str, path: str) -> dict[str, Tensor]:
+    """The weights under ``prefix``, without it; the others are named in the log."""
     prefix = prefix.rstrip(".") + "."
     own = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
     if not own:
@@ -80,9 +75,14 @@ def init_from_checkpoint(model: nn.Module, pretrained: PretrainedInit) -> None:
     path = pretrained.checkpoint
     print_log(f"backbone weights from {path}", logger="current")
     checkpoint = read_checkpoint(path, pretrained.map_location or "cpu")
-    state = _backbone_part(state_dict_of(checkpoint, path), pretrained.prefix, path)
+    state = state_dict_of(checkpoint, path)
+    if pretrained.prefix:
+        state = _part(state, pretrained.prefix, path)
     try:
-        # What does not fit raises before anything is written.
-        model.load_state_dict(state, strict=False)
+        state = to_openmmlab(state) or state
+        if any(name.startswith(BACKBONE) for name in state):
+            state = _part(state, BACKBONE, path)
+        check_state_dict(state, model)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from None
+    model.load_state_dict(state, strict=False)

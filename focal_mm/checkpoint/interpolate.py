@@ -70,6 +70,21 @@ def resize_pool(weight: Tensor, shape: Sequence[int]) -> Tensor:
     return resized.view(*shape)
 
 
+def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:
+    """Fit the stem's convolution (D, 3, k, k) of RGB images to other channels.
+
+    As timm does: one channel takes the sum, more take the three in turn, scaled so
+    that the sum over channels keeps its size. Other than three are returned as they
+    are.
+    """
+    if channels == 3 or weight.shape[1] != 3:
+        return weight
+    if channels == 1:
+        return weight.sum(1, keepdim=True)
+    turns = math.ceil(channels / 3)
+    return weight.repeat(1, turns, 1, 1)[:, :channels] * (3 / channels)
+
+
 def fine_geometry(window_rows: int, neighbors: int) -> FocalGeometry:
     """Window and expand size from the sizes of their tables.
 

@@ -27,24 +27,28 @@ _KEY_SELECTION = {
 
 _OUTPUT_NORM = re.compile(r"norm\d+\.(weight|bias)$")
 
+_STEM = "patch_embed.proj.weight"
 
 RESIZED = "tables resized"
+CHANNELS = "input channels adapted (one: RGB summed; others: repeated and scaled)"
 INITIALISED = "tables initialised, the checkpoint has none"
 MISSING = "keys missing in the checkpoint"
 DROPPED = "keys dropped, no place in the model"
 
 Report = dict[str, list[str]]
-"""What was done to fit a state dict: names by one of the four above."""
+"""What was done to fit a state dict: names by one of the five above."""
 
 
 def _resize(name: str, state: Mapping[str, Tensor], target: nn.Module) -> Tensor:
-    """The tensor ``name`` of the file in the size that the model has, if it is a table.
+    """The tensor ``name`` of the file in the size that the model has, where it can be.
 
     Raises:
         ValueError: If it cannot be resized.
         KeyError: If the file lacks what it depends on.
     """
     tensor, wanted = state[name], target.get_parameter(name).shape
+    if name == _STEM:
+        return interpolate.adapt_input_channels(tensor, wanted[1])
     if name == "absolute_pos_embed":
         side = interpolate.square_side(tensor.shape[1])
         grid = target.pos_embed_grid
@@ -78,13 +82,13 @@ def fit_state_dict(
         model: The :class:`focal_mm.models.FocalTransformer`; not changed.
 
     Returns:
-        The weights under the backbone's names and in its sizes (keys that it has no
-        place for are kept), and what was done.
-
-    Raises:
-        CheckpointError: If the weights are those of another network.
+        The weights under the backbone's names and in its sizes, and what was done.
+        What the backbone has no place for is kept; what cannot be brought to its size
+        is left as it is, but for tables, which are left out.
     """
-    report: Report = {RESIZED: [], INITIALISED: [], MISSING: [], DROPPED: []}
+    report: Report = {
+        what: [] for what in (RESIZED, CHANNELS, INITIALISED, MISSING, DROPPED)
+    }
     converted = to_openmmlab(state)
     if converted is not None:
         report[DROPPED] += [k for k in converted if not k.startswith(BACKBONE)]
@@ -95,13 +99,6 @@ def fit_state_dict(
         }
     state = {k: v for k, v in state.items() if not DERIVED_BUFFER.search(k)}
     wanted = dict(model.named_parameters())
-    if not any(name in wanted for name in state):
-        raise CheckpointError(
-            "not a checkpoint of this model: none of its names are the backbone's "
-            f"(the first is {next(iter(state), None)!r}); nothing was loaded"
-        )
-    _check_core(state, wanted)
-
     fitted = {}
     for name, value in state.items():
         if name not in wanted:
@@ -116,21 +113,36 @@ def fit_state_dict(
             except (ValueError, KeyError) as error:
                 report[DROPPED].append(f"{name} ({sizes}: {error})")
                 continue
-            if fitted[name].shape != wanted[name].shape:
-                raise CheckpointError(
-                    f"not a checkpoint of this model: {name} is {sizes} from the file "
-                    "to the model; nothing was loaded"
-                )
-            how = " over the halo" if name.endswith("_to_neighbors") else ""
-            report[RESIZED].append(f"{name} {sizes}{how}")
+            if fitted[name].shape == wanted[name].shape:
+                how = " over the halo" if name.endswith("_to_neighbors") else ""
+                what = CHANNELS if name == _STEM else RESIZED
+                report[what].append(f"{name} {sizes}{how}")
     for name in wanted:
         if name not in fitted:
             report[INITIALISED if _TABLE.search(name) else MISSING].append(name)
     return fitted, report
 
 
-def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    """Raise unless the file has every weight that no option can add or leave out."""
+def check_state_dict(state: Mapping[str, Tensor], model: nn.Module) -> None:
+    """Check that weights are those of the same network as a backbone's.
+
+    The rule for files; a module's own ``load_state_dict`` takes what PyTorch takes.
+
+    Args:
+        state: As for :func:`fit_state_dict`.
+        model: The :class:`focal_mm.models.FocalTransformer`; not changed.
+
+    Raises:
+        CheckpointError: If a weight is missing that no option can add or leave out, or
+            weights have other sizes or belong to other blocks.
+    """
+    state, _ = fit_state_dict(state, model)
+    wanted = dict(model.named_parameters())
+    if not any(name in wanted for name in state):
+        raise CheckpointError(
+            "not a checkpoint of this model: none of its names are the backbone's "
+            f"(the first is {next(iter(state), None)!r}); nothing was loaded"
+        )
     for selection, biases in _KEY_SELECTION.items():
         in_file, in_model = (
             any(map(biases.search, names)) for names in (state, wanted)
@@ -140,6 +152,13 @@ def _check_core(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> No
                 "not a checkpoint of this model: it was trained with "
                 f"key_selection={selection!r}, the model has another one and its "
                 "position biases; nothing was loaded"
+            )
+    for name, value in state.items():
+        if name in wanted and value.shape != wanted[name].shape:
+            raise CheckpointError(
+                f"not a checkpoint of this model: {name} is {tuple(value.shape)} in "
+                f"the file, {tuple(wanted[name].shape)} in the model; nothing was "
+                "loaded"
             )
     core = [
         name
@@ -167,8 +186,8 @@ def adapt_state_dict(
 ) -> None:
     """Load pre-hook of the backbone: fit its part of ``state_dict`` and log it.
 
-    PyTorch passes more arguments. A file without anything for the backbone is left to
-    the caller, who reports the missing keys.
+    PyTorch passes more arguments. Nothing is refused here: PyTorch says what is missing
+    or of another size, and :func:`check_state_dict` is for those who read files.
     """
     own = {k: v for k, v in state_dict.items() if k.startswith(prefix)}
     if not own:

@@ -8,6 +8,7 @@ from mmengine.runner import load_state_dict
 
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.checkpoint import init as checkpoint_init
+from focal_mm.checkpoint.interpolate import adapt_input_channels
 from focal_mm.checkpoint.read import state_dict_of
 
 DETECTION = dict(focal_windows=(15, 13, 9, 7), expand_sizes=3)
@@ -166,11 +167,72 @@ def test_whole_detectors_are_resized_by_mmengines_loader(small_backbone):
     load_state_dict(detector, state, strict=False)
     name = "stages.1.blocks.0.mlp.fc1.weight"
     assert target.get_parameter(name).equal(source.get_parameter(name))
-    deeper = dict(embed_dims=16, depths=(3, 1, 1, 1), num_heads=(1, 2, 4, 8))
-    state = small_backbone(arch=deeper).state_dict()
-    state = {f"backbone.{k}": v for k, v in state.items()}
-    with pytest.raises(CheckpointError, match="other depths"):
-        load_state_dict(detector, state)
+
+
+def test_load_state_dict_means_what_pytorch_says(small_backbone):
+    """The rule for files is not one for a module's own method."""
+    source, target = small_backbone(), small_backbone()
+    state = source.state_dict()
+    absent = "stages.1.blocks.0.attn.qkv.weight"
+    del state[absent]
+    state["stages.0.blocks.7.norm1.weight"] = torch.ones(16)
+    keys = target.load_state_dict(state, strict=False)
+    assert keys.missing_keys == [absent]
+    assert keys.unexpected_keys == ["stages.0.blocks.7.norm1.weight"]
+    assert target.norm0.weight.equal(source.norm0.weight)
+    with pytest.raises(RuntimeError, match="Missing key"):
+        target.load_state_dict(state)
+    state["norm1.weight"] = torch.ones(5)
+    with pytest.raises(RuntimeError, match=r"size mismatch for norm1\.weight"):
+        target.load_state_dict(state, strict=False)
+
+
+@pytest.mark.parametrize("selection", ["window", "topk"])
+def test_weights_are_assigned_to_a_model_without_data(selection, small_backbone):
+    source = small_backbone(key_selection=selection).eval()
+    with torch.device("meta"):
+        model = small_backbone(key_selection=selection, drop_path_rate=0.1).eval()
+    model.load_state_dict(source.state_dict(), assign=True)
+    x = torch.randn(1, 3, 64, 96)
+    for got, want in zip(model(x), source(x), strict=True):
+        assert got.equal(want)
+
+
+@pytest.mark.parametrize("overlap", [False, True])
+@pytest.mark.parametrize("channels", [1, 2, 4, 6])
+def test_rgb_weights_for_other_channels(
+    channels, overlap, small_backbone, tmp_path, log
+):
+    source = small_backbone(use_conv_embed=overlap)
+    path = tmp_path / "rgb.pth"
+    torch.save(source.state_dict(), path)
+    model = small_backbone(
+        use_conv_embed=overlap, in_channels=channels, init_cfg=pretrained(path)
+    )
+    model.init_weights()
+    weight = model.patch_embed.proj.weight
+    assert in_log(log, "input channels", f"proj.weight (16, 3, {weight.shape[-1]}")
+    rgb = source.patch_embed.proj.weight
+    in_turn = rgb[:, [channel % 3 for channel in range(channels)]] * 3 / channels
+    want = rgb.sum(1, keepdim=True) if channels == 1 else in_turn
+    torch.testing.assert_close(weight, want)
+
+
+def test_other_channels_are_adapted_as_by_timm():
+    timm = pytest.importorskip(
+        "timm.models._manipulate", reason="timm is not installed"
+    )
+    rgb = torch.randn(4, 3, 2, 2)
+    for channels in (1, 2, 3, 4, 7):
+        torch.testing.assert_close(
+            adapt_input_channels(rgb, channels), timm.adapt_input_conv(channels, rgb)
+        )
+
+
+def test_weights_for_other_channels_than_rgb_do_not_fit(small_backbone, tmp_path):
+    path = tmp_path / "four.pth"
+    torch.save(small_backbone(in_channels=4).state_dict(), path)
+    refuses_to_load(small_backbone(init_cfg=pretrained(path)), path)
 
 
 def test_a_file_for_other_parts_alone_is_not_ours_to_refuse(small_backbone):
