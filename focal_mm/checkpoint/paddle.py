@@ -101,8 +101,8 @@ _STAND_INS: dict[str, Callable[..., Any]] = {
 }
 
 
-# The Python class: the C one lets no opcode be replaced, and allocates what a forged
-# memo index asks for.
+# The Python class: the C one lets no opcode be replaced, and fills the memory that a
+# forged memo index asks for.
 class _Unpickler(pickle._Unpickler):
     """Reads arrays and plain containers."""
 
@@ -127,6 +127,12 @@ class _Unpickler(pickle._Unpickler):
             raise pickle.UnpicklingError(f"Unsupported dtype {state!r}")
 
     dispatch[pickle.BUILD[0]] = load_build
+
+    def load_bytearray8(self) -> None:
+        """As bytes: a bytearray fills the memory that a forged length asks for."""
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def is_plain_pickle(path: str | Path) -> bool:
