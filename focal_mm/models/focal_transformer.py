@@ -134,7 +134,8 @@ class FocalTransformer(BaseModule):
         topk: Keys of each level with ``key_selection='topk'``, all tokens where a map
             has fewer; per stage. Default: 128.
         init_cfg: As in MMEngine. ``dict(type='Pretrained', checkpoint=...)`` takes
-            checkpoints of OpenMMLab's layout and released files as they are.
+            checkpoints of OpenMMLab's layout, released files and those of the projects
+            in :data:`focal_mm.checkpoint.layouts.LAYOUTS` as they are.
 
     Raises:
         ValueError: If an argument is out of range or does not fit the others.
