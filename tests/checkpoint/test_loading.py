@@ -9,6 +9,7 @@ from mmengine.runner import load_state_dict
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.checkpoint import init as checkpoint_init
 from focal_mm.checkpoint.interpolate import adapt_input_channels
+from focal_mm.checkpoint.layouts import to_openmmlab
 from focal_mm.checkpoint.read import state_dict_of
 
 DETECTION = dict(focal_windows=(15, 13, 9, 7), expand_sizes=3)
@@ -167,6 +168,26 @@ def test_whole_detectors_are_resized_by_mmengines_loader(small_backbone):
     load_state_dict(detector, state, strict=False)
     name = "stages.1.blocks.0.mlp.fc1.weight"
     assert target.get_parameter(name).equal(source.get_parameter(name))
+
+
+def test_backbones_of_whole_detectors_are_converted(small_backbone, log):
+    source, target = small_backbone(), small_backbone()
+    state = {
+        f"backbone.{name}".replace("stages.", "layers.", 1): value
+        for name, value in source.state_dict().items()
+        if not name.startswith("norm")
+    }
+    state["neck.weight"] = torch.ones(2)
+    converted = to_openmmlab(state)
+    assert in_log(log, "released Focal Transformer: ", " became ")
+    assert converted["neck.weight"].equal(torch.ones(2))
+    detector = torch.nn.ModuleDict({"backbone": target})
+    for weights in (state, converted):
+        torch.nn.init.zeros_(target.stages[3].blocks[0].mlp.fc1.weight)
+        load_state_dict(detector, weights, strict=False)
+        for name, value in source.stages.state_dict().items():
+            assert target.stages.state_dict()[name].equal(value), name
+    assert to_openmmlab({"conv1.weight": torch.ones(1)}) is None
 
 
 def test_load_state_dict_means_what_pytorch_says(small_backbone):

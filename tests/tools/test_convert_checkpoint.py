@@ -1,3 +1,6 @@
+import pickle
+
+import numpy as np
 import torch
 
 from tools.convert_checkpoint import main
@@ -43,3 +46,15 @@ def test_converts_and_refuses(tmp_path, capsys):
         "in.pth",
         "out.pth",
     ]
+
+
+def test_paddles_files_are_taken_as_they_are(tmp_path):
+    source, target = tmp_path / "in.pdparams", tmp_path / "out.pth"
+    weight = np.arange(8, dtype=np.float32).reshape(2, 4)
+    block = "layers.0.blocks.0.mlp.fc1"
+    state = {f"{block}.weight": weight, f"{block}.bias": np.ones(4, np.float32)}
+    source.write_bytes(pickle.dumps(state, 4))
+    assert main([str(source), str(target)]) == 0
+    converted = torch.load(target, weights_only=True)["state_dict"]
+    name = "backbone.stages.0.blocks.0.mlp.fc1.weight"
+    assert np.array_equal(converted[name], weight.T)
