@@ -35,15 +35,14 @@ _PARAMETER_NAMES = "StructuredToParameterName@@"
 """Entry of a file: Paddle's internal names of the parameters."""
 
 
-def _fitting(shape: Any, dtype: Any, data: Any) -> tuple[tuple, np.dtype, Any]:
-    """The three if they are an array's: ``data`` must fill ``shape``."""
-    plain = isinstance(shape, tuple) and all(type(side) is int for side in shape)
-    if not plain or not isinstance(dtype, np.dtype):
-        raise pickle.UnpicklingError(f"Unsupported array of shape {shape!r}")
-    size = math.prod(shape) * dtype.itemsize
-    if not isinstance(data, bytes | bytearray) or len(data) != size:
-        raise pickle.UnpicklingError(f"the array of shape {shape} lacks its data")
-    return shape, dtype, data
+def _check_array(shape: Any, dtype: Any, data: Any) -> None:
+    """Check that the three are an array's: that ``data`` fills ``shape``."""
+    if not isinstance(dtype, np.dtype) or not isinstance(data, bytes | bytearray):
+        raise ValueError("an array has no type or no data")
+    if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
+        raise ValueError("the shape of an array is not one of integers")
+    if len(data) != math.prod(shape) * dtype.itemsize:
+        raise ValueError(f"an array has {len(data)} bytes, its shape is another size")
 
 
 def _empty_array(*_: Any) -> np.ndarray:
@@ -53,7 +52,7 @@ def _empty_array(*_: Any) -> np.ndarray:
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """Stands for NumPy's ``_frombuffer``, which protocol 5 calls."""
-    shape, dtype, data = _fitting(shape, dtype, data)
+    _check_array(shape, dtype, data)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -63,14 +62,14 @@ def _scalar(dtype: Any, data: Any) -> Any:
 
 def _dtype(code: Any, *_: Any) -> np.dtype:
     if code not in _DTYPES:
-        raise pickle.UnpicklingError(f"Unsupported dtype {code!r}")
+        raise ValueError(f"an array's type is none of {', '.join(_DTYPES)}")
     return np.dtype(code)
 
 
 def _encode(text: str, encoding: str) -> bytes:
     """Stands for ``codecs.encode``, which protocol 2 calls for bytes."""
     if encoding != "latin1":
-        raise pickle.UnpicklingError(f"Unsupported encoding {encoding!r}")
+        raise ValueError("bytes are in another encoding than latin1")
     return str.encode(text, "latin1")
 
 
@@ -109,22 +108,24 @@ class _Unpickler(pickle._Unpickler):
     dispatch: ClassVar[dict] = dict(pickle._Unpickler.dispatch)
 
     def find_class(self, module: str, name: str) -> Callable[..., Any]:
-        try:
-            return _STAND_INS[f"{module}.{name}"]
-        except KeyError:
-            raise pickle.UnpicklingError(f"Unsupported {module}.{name}") from None
+        asked = f"{module}.{name}"
+        if asked not in _STAND_INS:
+            raise pickle.UnpicklingError(f"Unsupported class {asked[:80]!a}")
+        return _STAND_INS[asked]
 
     def load_build(self) -> None:
         """Fill an array; the state of a dtype says nothing new."""
         state, target = self.stack.pop(), self.stack[-1]
         if isinstance(target, np.ndarray):
             _, shape, dtype, fortran, data = state
-            shape, dtype, data = _fitting(shape, dtype, data)
+            _check_array(shape, dtype, data)
             target.__setstate__((1, shape, dtype, bool(fortran), bytes(data)))
         elif not isinstance(target, np.dtype):
-            raise pickle.UnpicklingError(f"Unsupported state of {type(target)}")
+            raise pickle.UnpicklingError(
+                f"Unsupported state of the class {type(target).__name__}"
+            )
         elif state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
-            raise pickle.UnpicklingError(f"Unsupported dtype {state!r}")
+            raise ValueError("an array's type has fields or another byte order")
 
     dispatch[pickle.BUILD[0]] = load_build
 
@@ -168,7 +169,7 @@ def read_paddle(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
         as it is. Paddle's own entries are resolved.
 
     Raises:
-        pickle.UnpicklingError: If the file holds anything but arrays and plain data.
+        pickle.UnpicklingError: If the file names anything but arrays and plain data.
         Exception: Of many kinds, if it is damaged.
     """
     with open(path, "rb") as file:
