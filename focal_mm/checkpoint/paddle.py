@@ -35,24 +35,13 @@ _PARAMETER_NAMES = "StructuredToParameterName@@"
 """Entry of a file: Paddle's internal names of the parameters."""
 
 
-def _check_array(shape: Any, dtype: Any, data: Any) -> None:
-    """Check that the three are an array's: that ``data`` fills ``shape``."""
-    if not isinstance(dtype, np.dtype) or not isinstance(data, bytes | bytearray):
-        raise ValueError("an array has no type or no data")
-    if not isinstance(shape, tuple) or not all(type(side) is int for side in shape):
-        raise ValueError("the shape of an array is not one of integers")
-    if len(data) != math.prod(shape) * dtype.itemsize:
-        raise ValueError(f"an array has {len(data)} bytes, its shape is another size")
-
-
 def _empty_array(*_: Any) -> np.ndarray:
-    """Stands for NumPy's ``_reconstruct``; the state that follows fills the array."""
+    """Stands for NumPy's ``_reconstruct``; NumPy checks the state that fills it."""
     return np.empty(0)
 
 
 def _array(data: Any, dtype: Any, shape: Any, order: Any) -> np.ndarray:
     """Stands for NumPy's ``_frombuffer``, which protocol 5 calls."""
-    _check_array(shape, dtype, data)
     return np.frombuffer(data, dtype).reshape(shape, order="F" if order == "F" else "C")
 
 
@@ -114,26 +103,21 @@ class _Unpickler(pickle._Unpickler):
         return _STAND_INS[asked]
 
     def load_build(self) -> None:
-        """Fill an array; the state of a dtype says nothing new."""
-        state, target = self.stack.pop(), self.stack[-1]
+        """Fill an array; the state of a number's type says nothing but its byte order.
+
+        Nothing else has a state: by default, BUILD sets attributes of what it finds.
+        """
+        target, state = self.stack[-2:]
         if isinstance(target, np.ndarray):
-            _, shape, dtype, fortran, data = state
-            _check_array(shape, dtype, data)
-            target.__setstate__((1, shape, dtype, bool(fortran), bytes(data)))
-        elif not isinstance(target, np.dtype):
+            super().load_build()
+        elif isinstance(target, np.dtype) and state[1] in ("<", "|"):
+            self.stack.pop()
+        else:
             raise pickle.UnpicklingError(
                 f"Unsupported state of the class {type(target).__name__}"
             )
-        elif state[1] not in ("<", "|") or any(part is not None for part in state[2:5]):
-            raise ValueError("an array's type has fields or another byte order")
 
     dispatch[pickle.BUILD[0]] = load_build
-
-    def load_bytearray8(self) -> None:
-        """As bytes: a bytearray fills the memory that a forged length asks for."""
-        self.append(self.read(int.from_bytes(self.read(8), "little")))
-
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def is_plain_pickle(path: str | Path) -> bool:

@@ -239,7 +239,6 @@ BROKEN = {
     "state of a stand-in": b"\x80\x02cnumpy\ndtype\n}X\x01\x00\x00\x00aK\x01sb.",
     "forged memo": b"\x80\x02}r\xff\xff\xff\x7f.",
     "forged length": b"\x80\x04\x8e\xff\xff\xff\xff\xff\xff\xff\x7f.",
-    "forged length of a buffer": b"\x80\x05\x96\xff\xff\xff\xff\xff\x00\x00\x00.",
     "dict in itself": b"\x80\x02}q\x00X\x01\x00\x00\x00ah\x00s.",
     "slices that are not there": pickle.dumps(
         {"UnpackBigParamInfor@@": {"a": dict(slices=["b"], OriginShape=(1,))}}
