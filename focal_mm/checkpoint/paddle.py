@@ -117,7 +117,12 @@ class _Unpickler(pickle._Unpickler):
                 f"Unsupported state of the class {type(target).__name__}"
             )
 
+    def load_bytearray8(self) -> None:
+        """As bytes: a bytearray fills the memory that a damaged length asks for."""
+        self.append(self.read(int.from_bytes(self.read(8), "little")))
+
     dispatch[pickle.BUILD[0]] = load_build
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def is_plain_pickle(path: str | Path) -> bool:
