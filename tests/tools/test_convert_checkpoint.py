@@ -33,7 +33,7 @@ def test_converts_and_refuses(tmp_path, capsys):
     for args, word in (
         ((source, target), "exists"),
         ((foreign, tmp_path / "new.pth"), "none of the known layouts"),
-        ((source, tmp_path / "new.pth"), "truncated"),
+        ((source, tmp_path / "new.pth"), "not a checkpoint"),
         ((tmp_path / "absent.pth", tmp_path / "new.pth"), "no such"),
     ):
         assert main([*map(str, args)]) == 1
