@@ -123,7 +123,7 @@ def sides_of(resize: dict, count: int = 200) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("task", ["detection", "instance"])
-@pytest.mark.parametrize("scales", ["", "_ms"])
+@pytest.mark.parametrize("scales", ["", "_ms", "_swin"])
 def test_pipelines(task, scales):
     steps = pipeline(f"coco_{task}{scales}")
     kinds = [step.type for step in steps]
@@ -150,20 +150,24 @@ def test_multi_scale_of_3x():
     assert_multi_scale(*sides_of(pipeline("coco_instance_ms")[2]))
 
 
-def test_multi_scale_of_1x_is_an_option_away():
-    resize = pipeline("coco_instance")[2]
-    resize.prob = [0.0, 1.0]
-    assert_multi_scale(*sides_of(resize))
-
-
-@pytest.mark.parametrize("share", [0.0, 0.5])
-def test_crop_is_an_option_away(share):
-    """Cropped images have other proportions than the three that go in."""
-    resize = pipeline("coco_instance_ms")[2]
-    resize.prob = [1 - share, share]
+@pytest.mark.parametrize("task", ["detection", "instance"])
+def test_pipeline_of_swin(task):
+    """Every second image is cropped, as its published 1x and 3x configs have it."""
+    resize = pipeline(f"coco_{task}_swin")[2]
+    assert resize.prob == [0, 0.5, 0.5]
+    _, (multi_scale,), (small, crop, again) = resize.transforms
+    shorter_sides = [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800]
+    assert multi_scale == again
+    assert multi_scale.scales == [(side, 1333) for side in shorter_sides]
+    assert small.scales == [(400, 1333), (500, 1333), (600, 1333)]
+    assert (crop.crop_type, crop.crop_size) == ("absolute_range", (384, 600))
+    assert crop.allow_negative_crop
+    assert multi_scale.keep_ratio
+    assert small.keep_ratio
+    # Cropped images have other proportions than the three that go in.
     shorter, longer = sides_of(resize)
     assert longer.max() <= 1333
-    assert (len(set(np.round(longer / shorter, 1))) > 2) == (share > 0)
+    assert len(set(np.round(longer / shorter, 1))) > 2
 
 
 def test_best_and_last_checkpoints_are_kept(config):

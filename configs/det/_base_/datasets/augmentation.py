@@ -1,7 +1,8 @@
-# Variables of the training pipelines. Where recipes disagree, the paper's text is
-# followed (section 4.2: 800 pixels for 1x, "the range of [480, 800]" for 3x), and the
-# other has probability 0. To have both equally often:
-# --cfg-options train_dataloader.dataset.pipeline.2.prob="[0.5,0.5]"
+# Variables of the training pipelines. The choice of sizes is between one size (1x in
+# the paper's text), multi-scale (3x there) and, as in DETR, a crop between two
+# resizings. Swin's pipeline, for 1x and 3x, has the last two equally often
+# (docs/sources.md):
+# --cfg-options train_dataloader.dataset.pipeline.2.prob="[0.0,0.5,0.5]"
 multi_scale = dict(
     type="RandomChoiceResize",
     scales=[(short, 1333) for short in range(480, 801, 32)],
@@ -21,20 +22,13 @@ resize_crop_resize = [
     ),
     multi_scale,
 ]
-
-# 1x: one size; Swin's released 1x recipes are multi-scale.
-fixed_size = dict(
+resize_choice = dict(
     type="RandomChoice",
     transforms=[
         [dict(type="Resize", scale=(1333, 800), keep_ratio=True)],
         [multi_scale],
+        resize_crop_resize,
     ],
-    prob=[1.0, 0.0],
-)
-# 3x: multi-scale; Swin's released 3x recipes crop every second image, as DETR does.
-multi_scale_or_crop = dict(
-    type="RandomChoice",
-    transforms=[[multi_scale], resize_crop_resize],
-    prob=[1.0, 0.0],
+    prob=[1.0, 0.0, 0.0],
 )
 flip_and_pack = [dict(type="RandomFlip", prob=0.5), dict(type="PackDetInputs")]

@@ -4,5 +4,5 @@ load = [
     dict(type="LoadImageFromFile", backend_args=_base_.backend_args),
     dict(type="LoadAnnotations", with_bbox=True, with_mask=True),
 ]
-train_pipeline = [*load, _base_.fixed_size, *_base_.flip_and_pack]
+train_pipeline = [*load, _base_.resize_choice, *_base_.flip_and_pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,4 +1,5 @@
 _base_ = "./coco_instance.py"
 
-train_pipeline = [*_base_.load, _base_.multi_scale_or_crop, *_base_.flip_and_pack]
+resize = dict(_base_.resize_choice, prob=[0.0, 1.0, 0.0])
+train_pipeline = [*_base_.load, resize, *_base_.flip_and_pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
