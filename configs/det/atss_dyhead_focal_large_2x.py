@@ -10,9 +10,7 @@ _base_ = [
 ]
 fpn, dyhead = _base_.model.neck
 model = dict(
-    # Only with convolutional embedding does the size come to the paper's 229 M
-    # (docs/complexity.md); the other: --cfg-options model.backbone.use_conv_embed=False
-    backbone=dict(_base_.backbone, use_conv_embed=True),
+    backbone=_base_.backbone,
     neck=[dict(fpn, in_channels=_base_.channels[1:]), dyhead],
 )
 # DyHead's learning rate; the paper's other detectors have 1e-4.

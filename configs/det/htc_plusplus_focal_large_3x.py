@@ -8,10 +8,5 @@ _base_ = [
     "_base_/tta/htc_ms.py",
     "_base_/default_runtime.py",
 ]
-model = dict(
-    # These head counts give the paper's 265 M and come closest to its FLOPs
-    # (docs/complexity.md); Base's: --cfg-options model.backbone.arch=large
-    backbone=dict(_base_.backbone, arch="large_196_7_heads"),
-    neck=dict(in_channels=_base_.channels),
-)
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
 optim_wrapper = dict(type="AmpOptimWrapper", optimizer=dict(weight_decay=0.1))
