@@ -8,5 +8,6 @@ _base_ = [
     "_base_/schedules/adamw_30e_finetune.py",
     "_base_/default_runtime.py",
 ]
+pretraining = "focal_large_in22k_224"
 model = dict(backbone=_base_.backbone, head=dict(in_channels=_base_.channels[-1]))
 train_dataloader = dict(batch_size=64)

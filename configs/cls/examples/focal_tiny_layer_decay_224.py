@@ -2,6 +2,7 @@
 # classifier to the stem by a factor for each block.
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = "../focal_tiny_in1k_224.py"
+pretraining = "focal_tiny_in1k_224"
 
 epochs = 30
 optim_wrapper = dict(

@@ -1,6 +1,7 @@
 # An example, no row of the paper: a linear classifier on frozen features.
 # --cfg-options model.backbone.init_cfg.checkpoint=PATH
 _base_ = "../focal_tiny_in1k_224.py"
+pretraining = "focal_tiny_in1k_224"
 
 model = dict(
     backbone=dict(frozen_stages=4, drop_path_rate=0.0),

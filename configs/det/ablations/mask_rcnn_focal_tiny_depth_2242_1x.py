@@ -1,5 +1,6 @@
 # Depths 2-2-4-2: table 9 of the paper.
 _base_ = "../mask_rcnn_focal_tiny_1x.py"
+pretraining = "focal_tiny_depth_2242_in1k_224"
 model = dict(
     backbone=dict(
         arch=dict(

@@ -1,2 +1,3 @@
 _base_ = ["./focal.py", "../../../_base_/sizes/base.py"]
 backbone = dict(arch=_base_.arch)
+pretraining = "focal_base_in1k_224"
