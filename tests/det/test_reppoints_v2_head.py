@@ -123,15 +123,13 @@ def test_losses_are_finite_and_train_everything(detector, name):
         assert all(loss > 0 for loss in losses.values())
 
 
-def test_boxes_are_spanned_by_the_first_two_points(head):
-    """In whatever order these two stand; y comes first."""
+def test_first_two_points_are_the_corners(head):
+    """The upper left one first, in whatever place it is; y comes first."""
     points = torch.randn(3, 18, 4, 5) * 9
-    points[0, :4, 0, 0] = torch.tensor([5.0, 7.0, -1.0, 2.0])
     boxes = head.points2bbox(points)
-    assert boxes[0, :, 0, 0].tolist() == [2, -1, 7, 5]
-    for corner, compare in ((boxes[:, :2], torch.min), (boxes[:, 2:], torch.max)):
-        first, second = points[:, :2].flip(1), points[:, 2:4].flip(1)
-        assert torch.equal(corner, compare(first, second))
+    for channel, of_points in enumerate((1, 0, 3, 2)):
+        assert torch.equal(boxes[:, channel], points[:, of_points])
+    assert torch.equal(head.points2bbox(boxes, y_first=False), boxes)
 
 
 def test_what_an_untrained_head_says(config):
@@ -141,33 +139,22 @@ def test_what_an_untrained_head_says(config):
     scores, points, _, corners, _, foreground = head.forward_single(
         torch.randn(1, WIDTH, 6, 6)
     )
-    boxes = head.points2bbox(points)
-    expected = torch.tensor([-2.0, -2, 2, 2])[:, None, None]
-    torch.testing.assert_close(boxes[0], expected.expand(4, 6, 6), atol=0.5, rtol=0)
+    # All points stand where they belong to.
+    assert points.abs().max() < 0.5
     # Objects, corners and foreground are rare: a prior of 0.01.
     for logits in (scores, corners, foreground):
         assert logits.sigmoid().mean().item() == pytest.approx(0.01, rel=0.5)
 
 
-def test_what_is_verified_is_not_taught_by_the_classification(head):
-    """Section 3.3: detached where it enters the features."""
+@pytest.mark.parametrize("taught_by", [0, 2], ids=["classes", "refinement"])
+def test_what_is_verified_is_taught_by_what_uses_it(head, taught_by):
     head.train()
     head.zero_grad()
-    x = torch.randn(1, WIDTH, 6, 6)
-    scores, _, refined, *_ = head.forward_single(x)
-    (scores.sum() + refined.sum()).backward()
-    corners = head.corner_branch.parameters()
-    assert all(parameter.grad is None for parameter in corners)
+    head.forward_single(torch.randn(1, WIDTH, 6, 6))[taught_by].sum().backward()
+    for corner in head.corner_branch.corners:
+        for output in (corner.score, corner.offset):
+            assert output.weight.grad.any()
     assert head.foreground_branch.embedding.conv.weight.grad.any()
-    # The features of both see the corners all the same.
-    with torch.no_grad():
-        for corner in head.corner_branch.corners:
-            corner.score.bias += 3
-        moved, _, also, *_ = head.forward_single(x)
-        for corner in head.corner_branch.corners:
-            corner.score.bias -= 3
-    assert not torch.allclose(moved, scores)
-    assert not torch.allclose(also, refined)
 
 
 def test_bfloat16(detector):
@@ -226,6 +213,22 @@ def test_the_truth_costs_nothing(head):
     assert losses["loss_foreground"] < 1e-5
     # Nine boxes of the same overlap on each level, or as many as there are.
     assert losses["loss_cls"] > 10
+
+
+def test_empty_boxes_learn(head):
+    """Boxes are compared in units of 4 strides, with their last unit."""
+    points, *verified = perfect_outputs()
+    empty = [torch.zeros_like(level).requires_grad_() for level in points]
+    background = [torch.full((1, 80, *size), -20.0) for size in SIZES]
+    loss = loss_of_outputs(head, background, empty, points, *verified)["loss_pts_init"]
+    # Of an area of 1 within the object's: the box of P4, whose unit is 64.
+    width, height = (BOX[2] - BOX[0]) / 64 + 1, (BOX[3] - BOX[1]) / 64 + 1
+    assert loss.item() == pytest.approx(1 - 1 / (width * height))
+    loss.backward()
+    assert [level.grad.any() for level in empty] == [False, True, False, False, False]
+    # Both corners, each along both axes.
+    gradient = empty[1].grad[0, :4].sum((1, 2))
+    assert (gradient.sign() == torch.tensor([1, 1, -1, -1])).all()
 
 
 @pytest.mark.parametrize("wrong", range(5))

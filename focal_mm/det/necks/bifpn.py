@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import zip_longest
 
 import torch
 from mmcv.cnn import ConvModule
@@ -85,11 +84,11 @@ def halve(x: Tensor) -> Tensor:
 
 @MODELS.register_module()
 class BiFPN(BaseModule):
-    """BiFPN neck for any backbone.
+    """BiFPN neck for any backbone, as in Swin's detection repository.
 
-    1x1 convolutions bring the backbone's maps to one width. Levels above them that are
-    fused too are made by 3x3 convolutions of stride 2, the first of the backbone's last
-    map; levels above the fused ones are max-pooled from the last of these.
+    Levels above the backbone's are max-pooled from its last map. 1x1 convolutions bring
+    all levels to one width (a level that has it passes as it is); then all are fused
+    ``num_repeats`` times.
 
     The size of a level must be half of that below it, rounded up, as backbones of
     OpenMMLab give it for images padded to a multiple of their largest stride.
@@ -98,11 +97,7 @@ class BiFPN(BaseModule):
         in_channels: Channels of the backbone's maps, the finest first.
         out_channels: Channels of all outputs.
         num_outs: Number of outputs.
-        start_level: First of the backbone's maps to be used.
         num_repeats: Number of :class:`BiFPNLayer`.
-        num_fused: Levels that take part in the fusion; all outputs by default.
-        repeat_laterals: The backbone's levels pass 1x1 convolutions before every
-            :class:`BiFPNLayer`, not only before the first.
         norm_cfg: Norm after every convolution.
         init_cfg: As MMEngine has it.
 
@@ -115,44 +110,31 @@ class BiFPN(BaseModule):
         in_channels: Sequence[int],
         out_channels: int = 256,
         num_outs: int = 5,
-        start_level: int = 0,
         num_repeats: int = 2,
-        num_fused: int | None = None,
-        repeat_laterals: bool = False,
         norm_cfg: dict | None = None,
         init_cfg: dict | list[dict] | None = None,
     ) -> None:
         super().__init__(
             init_cfg or dict(type="Xavier", layer="Conv2d", distribution="uniform")
         )
-        used = list(in_channels[start_level:])
-        num_fused = num_outs if num_fused is None else num_fused
-        if not max(2, len(used)) <= num_fused <= num_outs or not used:
+        self.num_inputs = len(in_channels)
+        if not 1 <= self.num_inputs <= num_outs or num_outs < 2:
             raise ValueError(
-                "BiFPN needs at least one input and two fused levels, and "
-                f"inputs <= fused levels <= outputs, got {len(used)} inputs, "
-                f"num_fused={num_fused}, num_outs={num_outs}"
+                "BiFPN needs at least one input, two outputs and no more inputs than "
+                f"outputs, got {self.num_inputs} and num_outs={num_outs}"
             )
         if num_repeats < 1:
             raise ValueError(f"num_repeats must be at least 1, got {num_repeats}")
-        self.num_inputs = len(in_channels)
-        self.start_level = start_level
         self.num_outs = num_outs
-        conv_cfg = dict(out_channels=out_channels, norm_cfg=norm_cfg, act_cfg=None)
-        widths = [used, *[[out_channels] * len(used)] * (num_repeats - 1)]
+        extra = [in_channels[-1]] * (num_outs - self.num_inputs)
         self.lateral_convs = nn.ModuleList(
-            nn.ModuleList(
-                ConvModule(channels, kernel_size=1, **conv_cfg) for channels in layer
-            )
-            for layer in (widths if repeat_laterals else widths[:1])
-        )
-        extra = [used[-1], *[out_channels] * num_fused][: num_fused - len(used)]
-        self.extra_convs = nn.ModuleList(
-            ConvModule(channels, kernel_size=3, stride=2, padding=1, **conv_cfg)
-            for channels in extra
+            nn.Identity()
+            if channels == out_channels
+            else ConvModule(channels, out_channels, 1, norm_cfg=norm_cfg, act_cfg=None)
+            for channels in [*in_channels, *extra]
         )
         self.layers = nn.ModuleList(
-            BiFPNLayer(num_fused, out_channels, norm_cfg) for _ in range(num_repeats)
+            BiFPNLayer(num_outs, out_channels, norm_cfg) for _ in range(num_repeats)
         )
 
     def forward(self, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
@@ -169,15 +151,10 @@ class BiFPN(BaseModule):
         """
         if len(inputs) != self.num_inputs:
             raise ValueError(f"expected {self.num_inputs} maps, got {len(inputs)}")
-        maps = list(inputs[self.start_level :])
-        for conv in self.extra_convs:
-            maps.append(conv(maps[-1]))
-        for layer, laterals in zip_longest(
-            self.layers, self.lateral_convs, fillvalue=()
-        ):
-            for level, conv in enumerate(laterals):
-                maps[level] = conv(maps[level])
-            maps = layer(maps)
+        maps = list(inputs)
         while len(maps) < self.num_outs:
             maps.append(halve(maps[-1]))
+        maps = [conv(x) for conv, x in zip(self.lateral_convs, maps, strict=True)]
+        for layer in self.layers:
+            maps = layer(maps)
         return tuple(maps)

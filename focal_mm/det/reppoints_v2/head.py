@@ -39,9 +39,8 @@ class RepPointsV2Head(RepPointsHead):
 
     To MMDetection's RepPoints it adds the verification of corners and of the
     foreground (section 3.2), whose results go back into the features and, at test time,
-    into the boxes (section 3.3, feature enhancement and joint inference). A box is
-    spanned by the first two points of its set (section 3.4, "explicit corners"), in
-    whatever order they stand.
+    into the boxes (section 3.3, feature enhancement and joint inference). The first two
+    points of a set are the corners of its box (section 3.4, "explicit corners").
 
     ``train_cfg`` holds the assigners ``init.assigner`` and ``refine.assigner``, and
     ``corner.min_iou``, from which the Gaussians of the corners have their size.
@@ -119,21 +118,9 @@ class RepPointsV2Head(RepPointsHead):
             )
             setattr(self, name, conv)
 
-    def init_weights(self) -> None:
-        """As ``init_cfg`` says; the first boxes are of ``point_base_scale`` strides.
-
-        Points that all start in one place would span boxes without an area, which
-        GIoU hardly moves.
-        """
-        super().init_weights()
-        side = self.point_base_scale / 2
-        corners = self.reppoints_pts_init_out.bias.new_tensor([-1, -1, 1, 1]) * side
-        with torch.no_grad():
-            self.reppoints_pts_init_out.bias[:4] = corners
-
     def points2bbox(self, pts: Tensor, y_first: bool = True) -> Tensor:
         """Boxes (N, 4, ...) of the first two of n points (N, 2 n, ...); equation 3."""
-        return super().points2bbox(pts[:, :4], y_first)
+        return pts[:, [1, 0, 3, 2]] if y_first else pts[:, :4]
 
     def forward_single(self, x: Tensor) -> tuple[Tensor, ...]:
         """Forward one level.
@@ -165,10 +152,9 @@ class RepPointsV2Head(RepPointsHead):
         share = self.gradient_mul
         kernel = (1 - share) * pts_init.detach() + share * pts_init
         kernel = kernel - self.dcn_base_offset.type_as(x)
-        # What is verified is learnt from its own losses alone (section 3.3).
-        corners = (scores.detach(), offsets.detach())
-        cls_feat = torch.cat([cls_feat + embedding, *corners], 1)
-        pts_feat = torch.cat([pts_feat, *corners], 1)
+        # Not detached, unlike in section 3.3: nor are they in its authors' code.
+        cls_feat = torch.cat([cls_feat + embedding, scores, offsets], 1)
+        pts_feat = torch.cat([pts_feat, scores, offsets], 1)
         cls_score = self.reppoints_cls_out(
             _deform(self.reppoints_cls_conv, cls_feat, kernel).relu()
         )
@@ -273,15 +259,29 @@ class RepPointsV2Head(RepPointsHead):
                 avg_factor=num_refine,
             ),
             loss_pts_init=self.loss_bbox_init(
-                boxes_init.flatten(0, 1),
-                init[:, :4],
+                self._with_last_unit(boxes_init.flatten(0, 1), points),
+                self._with_last_unit(init[:, :4], points),
                 is_init.float(),
                 avg_factor=num_init,
             ),
             loss_pts_refine=self.loss_bbox_refine(
-                boxes, refine[:, :4], is_refine.float(), avg_factor=num_refine
+                self._with_last_unit(boxes, points),
+                self._with_last_unit(refine[:, :4], points),
+                is_refine.float(),
+                avg_factor=num_refine,
             ),
         )
+
+    def _with_last_unit(self, boxes: Tensor, points: Tensor) -> Tensor:
+        """Boxes (B * P, 4) in units of ``point_base_scale`` strides, one unit larger.
+
+        So the losses of the public implementations see them, which count the pixel at
+        the lower right in, but after this scaling. GIoU moves also the empty boxes with
+        which training begins.
+        """
+        unit = self.point_base_scale * points[:, 2:3]
+        scaled = boxes.unflatten(0, (-1, len(points))) / unit
+        return (scaled + boxes.new_tensor([0, 0, 1, 1])).flatten(0, 1)
 
     def _corner_losses(
         self,

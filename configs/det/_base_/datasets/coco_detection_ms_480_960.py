@@ -1,6 +1,10 @@
-# As Swin's row of RepPoints V2: the shorter side is any in training, 800 in testing.
+# As Swin's row of RepPoints V2: 16 shorter sides in training, 800 in testing.
 _base_ = "./coco_detection.py"
 
-resize = dict(type="RandomResize", scale=[(1333, 480), (1333, 960)], keep_ratio=True)
+resize = dict(
+    type="RandomChoiceResize",
+    scales=[(short, 1333) for short in range(480, 961, 32)],
+    keep_ratio=True,
+)
 train_pipeline = [*_base_.load, resize, *_base_.flip_and_pack]
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))

@@ -1,6 +1,6 @@
-# RepPoints V2 with BiFPN, quality focal loss and GIoU: docs/reppointsv2.md says what
-# is the method's and what had to be chosen. A config adds the backbone and the channels
-# of its last three stages.
+# RepPoints V2 with BiFPN, quality focal loss and GIoU, as in Swin's detection
+# repository: docs/reppointsv2.md. A config adds the backbone and the channels of its
+# last three stages.
 norm_cfg = dict(type="GN", num_groups=32)
 model = dict(
     type="RepPointsV2",
@@ -17,9 +17,6 @@ model = dict(
         out_channels=256,
         num_outs=5,
         num_repeats=2,
-        # P3 to P6; P7 is pooled.
-        num_fused=4,
-        repeat_laterals=True,
         norm_cfg=norm_cfg,
     ),
     bbox_head=dict(
