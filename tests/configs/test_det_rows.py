@@ -118,9 +118,14 @@ def test_row(
     model = MODELS.build(config.model)
     if (expected := paper_parameters(path)) is not None:
         whole = MODELS.build(Config.fromfile(path).model) if is_large(path) else model
-        # No source describes the neck of RepPointsV2 (docs/reppointsv2.md).
-        off = 0.5 if path.stem.startswith("reppoints") else 0.005 * expected
-        assert count_millions(whole) == pytest.approx(expected, abs=off)
+        off = 0.005
+        if path.stem.startswith("reppoints"):
+            # It follows the code of the row, not its figure (docs/reppointsv2.md).
+            off = 0.03
+        elif is_large(path):
+            # The rows are not of one Focal-Large (docs/complexity.md).
+            off = 0.04
+        assert count_millions(whole) == pytest.approx(expected, rel=off)
         del whole
     model.init_weights()
     model = revert_sync_batchnorm(model)
