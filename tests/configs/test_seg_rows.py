@@ -106,11 +106,15 @@ def infer(model: nn.Module, config: Config) -> None:
     assert set(truth.unique().tolist()) <= {*range(5), 255}
 
 
-@pytest.mark.parametrize("path", [TINY, LARGE], ids=["whole", "slide"])
-def test_test_time_augmentation_by_command_line(path, toy_ade, tmp_path):
+@pytest.mark.parametrize(
+    ("path", "mode"), [(TINY, "whole"), (LARGE, "slide")], ids=["whole", "slide"]
+)
+def test_test_time_augmentation_by_command_line(path, mode, toy_ade, tmp_path):
     """Six ratios, each flipped and not, averaged; whole images and windows."""
     init_default_scope("mmseg")
     config = load(path, toy_ade)
+    assert config.model.test_cfg.mode == "whole"
+    config.model.test_cfg.mode = mode
     config.model.backbone.arch = dict(
         embed_dims=16, depths=(1, 1, 1, 1), num_heads=(1, 2, 4, 8)
     )
