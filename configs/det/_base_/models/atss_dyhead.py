@@ -1,5 +1,5 @@
 # Six dynamic heads between FPN and ATSS, the latter without convolutions of its own;
-# offsets, anchor centres and predictors as DyHead's authors have them.
+# offsets, anchor centres, predictors and padding as DyHead's authors have them.
 # A config adds the backbone and the channels of its last three stages.
 _base_ = "./atss.py"
 fpn = _base_.model.neck
@@ -11,6 +11,7 @@ dyhead = dict(
     zero_init_offset=False,
 )
 model = dict(
+    data_preprocessor=dict(pad_size_divisor=128),
     neck=[fpn, dyhead],
     bbox_head=dict(
         stacked_convs=0,
