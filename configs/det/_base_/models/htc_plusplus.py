@@ -1,6 +1,6 @@
 # Hybrid Task Cascade with a semantic branch and soft-NMS. The paper does not describe
-# its box heads: two linear layers and a box for each class come closest to its size and
-# cost (docs/complexity.md). A config adds the backbone and its channels.
+# its box heads: two linear layers, and a box for each class (docs/sources.md).
+# A config adds the backbone and its channels.
 _base_ = "mmdet::_base_/models/cascade-mask-rcnn_r50_fpn.py"
 
 mask_head = dict(
@@ -20,7 +20,13 @@ model = dict(
         interleaved=True,
         mask_info_flow=True,
         bbox_head=[
-            dict(head, reg_class_agnostic=False)
+            dict(
+                head,
+                type="ConvFCBBoxHead",
+                num_shared_convs=0,
+                num_shared_fcs=2,
+                reg_class_agnostic=False,
+            )
             for head in _base_.model.roi_head.bbox_head
         ],
         mask_head=[dict(mask_head, with_conv_res=False), mask_head, mask_head],
