@@ -14,11 +14,11 @@ train_pipeline = [
 train_dataloader = dict(dataset=dict(pipeline=train_pipeline))
 
 epochs = 100
-auto_scale_lr = dict(base_batch_size=256)
 optim_wrapper = dict(
     _delete_=True,
     type="OptimWrapper",
-    optimizer=dict(type="SGD", lr=0.1, momentum=0.9, weight_decay=0.0),
+    # Of 1024 images a step: 0.1 for 256.
+    optimizer=dict(type="SGD", lr=0.4, momentum=0.9, weight_decay=0.0),
 )
 param_scheduler = [
     dict(
