@@ -1,3 +1,13 @@
-# Focal-Tiny with convolutional embedding: the released README (82.7 top-1).
-_base_ = "./focal_tiny_in1k_224.py"
-model = dict(backbone=dict(use_conv_embed=True))
+# Focal-Tiny with convolutional embedding: the released README (82.7 top-1) and its
+# config, not the paper's stochastic depth and augmentation (docs/sources.md).
+_base_ = [
+    "_base_/models/classifier.py",
+    "_base_/backbones/focal_tiny.py",
+    "_base_/datasets/imagenet_224_erasing.py",
+    "_base_/schedules/adamw_300e.py",
+    "_base_/default_runtime.py",
+]
+model = dict(
+    backbone=dict(_base_.backbone, use_conv_embed=True),
+    head=dict(in_channels=_base_.channels[-1]),
+)

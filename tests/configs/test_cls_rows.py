@@ -171,11 +171,21 @@ def test_flops_are_the_papers() -> None:
         assert found.flops == pytest.approx(expected, rel=0.03), model["Name"]
 
 
-@pytest.mark.parametrize("kind", ["focal", "focal_fast"])
-def test_stochastic_depth_is_the_papers(kind):
-    for size, rate in (("tiny", 0.2), ("small", 0.2), ("base", 0.3)):
-        for path in CLS.glob(f"{kind}_{size}_*.py"):
-            assert Config.fromfile(path).model.backbone.drop_path_rate == rate
+@pytest.mark.parametrize(
+    ("row", "rates", "erasing"),
+    # The paper; the released configs, the only source of the others.
+    [
+        ("focal_{}_in1k_224", (0.2, 0.2, 0.3), 0.0),
+        ("focal_{}_conv_in1k_224", (0.2, 0.3, 0.5), 0.25),
+        ("focal_fast_{}_in1k_224", (0.2, 0.3, 0.5), 0.25),
+    ],
+)
+def test_regularisation_is_that_of_the_source(row, rates, erasing):
+    for size, rate in zip(("tiny", "small", "base"), rates, strict=True):
+        config = Config.fromfile(CLS / f"{row.format(size)}.py")
+        assert config.model.backbone.drop_path_rate == rate
+        step = config.train_dataloader.dataset.pipeline[4]
+        assert (step.type, step.erase_prob) == ("RandomErasing", erasing)
 
 
 def test_augmentation_is_the_papers():
@@ -188,8 +198,10 @@ def test_augmentation_is_the_papers():
         "RandomResizedCrop",
         "RandomFlip",
         "RandAugment",
+        "RandomErasing",
         "PackInputs",
     ]
+    assert steps[4].erase_prob == 0
     assert (steps[3].num_policies, steps[3].magnitude_level) == (2, 9)
     assert steps[3].magnitude_std == 0.5
     assert config.train_dataloader.sampler.type == "DefaultSampler"
