@@ -240,6 +240,9 @@ def test_linear_probe_trains_the_head_alone():
     model = build(config).train()
     trainable = {name for name, p in model.named_parameters() if p.requires_grad}
     assert trainable == {"head.fc.weight", "head.fc.bias"}
+    lr, batch = config.optim_wrapper.optimizer.lr, config.auto_scale_lr.base_batch_size
+    assert batch == 8 * config.train_dataloader.batch_size
+    assert lr / batch == pytest.approx(0.1 / 256)
     for stage in model.backbone.stages:
         assert not any(module.training for module in stage.modules())
 

@@ -170,6 +170,20 @@ def test_pipeline_of_swin(task):
     assert len(set(np.round(longer / shorter, 1))) > 2
 
 
+def test_sizes_of_reppointsv2():
+    """16 of them, as Swin's repository has it, not a range."""
+    shorter, longer = sides_of(pipeline("coco_detection_ms_480_960")[2])
+    assert longer.max() <= 1333
+    free = set(shorter[longer < 1333])
+    assert free <= set(range(480, 961, 32))
+    assert {480, 960} <= free
+
+
+def test_dyhead_pads_to_the_stride_of_p7():
+    config = Config.fromfile(DET / "atss_dyhead_focal_large_2x.py")
+    assert config.model.data_preprocessor.pad_size_divisor == 128
+
+
 def test_best_and_last_checkpoints_are_kept(config):
     hook = config.default_hooks.checkpoint
     assert hook.save_best == "coco/bbox_mAP"
