@@ -13,5 +13,5 @@ model = dict(
     backbone=_base_.backbone,
     neck=[dict(fpn, in_channels=_base_.channels[1:]), dyhead],
 )
-# DyHead's learning rate; the paper's other detectors have 1e-4.
+# DyHead's learning rate, not that of the other detectors (docs/sources.md).
 optim_wrapper = dict(type="AmpOptimWrapper", optimizer=dict(lr=5e-5))

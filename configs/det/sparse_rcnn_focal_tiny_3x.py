@@ -7,8 +7,7 @@ _base_ = [
     "_base_/default_runtime.py",
 ]
 model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
-# The paper names no other optimizer than that of its other detectors (lr=1e-4,
-# weight_decay=0.05, no clipping); this is Sparse R-CNN's own.
+# Sparse R-CNN's own optimizer, not that of the other detectors (docs/sources.md).
 optim_wrapper = dict(
     optimizer=dict(lr=2.5e-5, weight_decay=1e-4), clip_grad=dict(max_norm=1.0)
 )

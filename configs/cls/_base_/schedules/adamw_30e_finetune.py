@@ -1,4 +1,5 @@
-# From ImageNet-22K to 1K: Swin's recipe, whose rate is that of 512 images a step.
+# From ImageNet-22K to 1K: Swin's recipe, whose rate is that of 512 images a step,
+# without its random erasing (docs/sources.md).
 _base_ = "./adamw_300e.py"
 auto_scale_lr = dict(base_batch_size=512)
 optim_wrapper = dict(optimizer=dict(lr=2e-5, weight_decay=1e-8))

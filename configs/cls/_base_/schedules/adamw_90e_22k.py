@@ -1,5 +1,5 @@
 # The paper follows "the common practice" for ImageNet-22K: Swin's recipe, 90 epochs of
-# 4096 images a step.
+# 4096 images a step, without its random erasing (docs/sources.md).
 _base_ = "./adamw_300e.py"
 auto_scale_lr = dict(base_batch_size=4096)
 param_scheduler = [

@@ -1,6 +1,5 @@
 # The paper gives no focal sizes for segmentation: those of detection (section 4.2),
-# whose images are as large. Focal windows of 29 in all stages come closest to table 6,
-# see docs/complexity.md: --cfg-options model.backbone.focal_windows=29
-# Nor does it give a stochastic depth: 0.3 in every size is that of Swin's recipe.
+# whose images are as large (docs/sources.md). Nor does it give a stochastic depth: 0.3
+# in every size is that of Swin's recipe.
 _base_ = "../../../det/_base_/backbones/focal.py"
 backbone = dict(drop_path_rate=0.3)
