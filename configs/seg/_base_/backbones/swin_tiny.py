@@ -1,12 +1,3 @@
-# For comparison. ImageNet-1K weights in mmseg's format (its
-# tools/model_converters/swin2mmseg.py turns the authors' file into it):
-# --cfg-options model.backbone.init_cfg.checkpoint=PATH
-_base_ = "../../../_base_/sizes/tiny.py"
-backbone = dict(
-    type="SwinTransformer",
-    embed_dims=96,
-    depths=(2, 2, 6, 2),
-    num_heads=(3, 6, 12, 24),
-    window_size=7,
-    drop_path_rate=0.3,
-)
+# Stochastic depth is that of Swin's published segmentors of every size.
+_base_ = "../../../det/_base_/backbones/swin_tiny.py"
+backbone = dict(drop_path_rate=0.3)

@@ -1,0 +1,3 @@
+_base_ = "./r50.py"
+backbone = dict(depth=101)
+pretraining = "torchvision://resnet101"

@@ -1,0 +1,11 @@
+# Mask R-CNN with PVT-Large, 3x schedule: table 4 of the paper.
+_base_ = [
+    "../_base_/models/mask_rcnn.py",
+    "../_base_/backbones/pvt_large.py",
+    "../_base_/datasets/coco_instance_ms_640_800.py",
+    "../_base_/schedules/adamw_3x.py",
+    "../_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels))
+# PVT's own, of its configs: its text has 1e-4 for all detectors.
+optim_wrapper = dict(optimizer=dict(lr=2e-4, weight_decay=1e-4))

@@ -1,0 +1,4 @@
+# Depths 2-2-2-2: table 9 of the paper.
+_base_ = "./mask_rcnn_swin_tiny_1x.py"
+pretraining = "swin_tiny_depth_2222_in1k_224"
+model = dict(backbone=dict(depths=(2, 2, 2, 2)))

@@ -1,0 +1,9 @@
+# RepPoints V2 with Swin-Tiny, 3x schedule (arXiv version of the paper, table 5).
+_base_ = [
+    "../_base_/models/reppointsv2.py",
+    "../_base_/backbones/swin_tiny.py",
+    "../_base_/datasets/coco_detection_ms_480_960.py",
+    "../_base_/schedules/adamw_3x.py",
+    "../_base_/default_runtime.py",
+]
+model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels[1:]))

@@ -1,9 +1,0 @@
-# Swin-Tiny under the recipe of reppointsv2_focal_tiny_3x.py, for comparison.
-_base_ = [
-    "_base_/models/reppointsv2.py",
-    "_base_/backbones/swin_tiny.py",
-    "_base_/datasets/coco_detection_ms_480_960.py",
-    "_base_/schedules/adamw_3x.py",
-    "_base_/default_runtime.py",
-]
-model = dict(backbone=_base_.backbone, neck=dict(in_channels=_base_.channels[1:]))

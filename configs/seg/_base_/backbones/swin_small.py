@@ -1,0 +1,2 @@
+_base_ = "../../../det/_base_/backbones/swin_small.py"
+backbone = dict(drop_path_rate=0.3)
