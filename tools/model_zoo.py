@@ -21,6 +21,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -126,16 +127,24 @@ def _table(models: list[dict], folder: Path) -> str:
             value = model["Metadata"].get(name)
             row.append("" if value is None else _COLUMNS[name][1](value))
         figures = {(f.dataset, f.metric, f.source): f.value for f in figures_of(model)}
-        # One decimal, or two where the second says something.
-        texts = {c: f"{value:.2f}".removesuffix("0") for c, value in figures.items()}
+        texts = {column: _text(value) for column, value in figures.items()}
         row += [texts.get(column, "") for column in columns]
         rows.append(row)
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
 
+def _text(value: float) -> str:
+    """Whole, or with one decimal, or two where the second says something."""
+    return str(value) if isinstance(value, int) else f"{value:.2f}".removesuffix("0")
+
+
 def _result_columns(models: list[dict]) -> list[tuple[str, str, str]]:
-    """Dataset, metric and source of each column, dataset by dataset."""
-    figures = [figure for model in models for figure in figures_of(model)]
+    """Dataset, metric and source of each column, dataset by dataset.
+
+    The model with the most figures decides on the order.
+    """
+    by_model = [list(figures_of(model)) for model in models]
+    figures = list(chain.from_iterable(sorted(by_model, key=len, reverse=True)))
     columns = []
     for dataset in dict.fromkeys(figure.dataset for figure in figures):
         here = [figure for figure in figures if figure.dataset == dataset]

@@ -89,6 +89,22 @@ def test_a_model_of_our_own_has_no_paper_column():
     assert (head[1:], row[1:]) == (["Top 1 Accuracy (measured)"], ["81.18"])
 
 
+def test_the_model_with_the_most_figures_decides_on_the_order():
+    few = model("few", result({"box": 1.0}), result({"mask": 2.0}))
+    many = model("many", result({"box": 3.0, "box50": 4.0}), result({"mask": 5.0}))
+    head, first, second = cells(tables(few, many))
+    assert [name for name in head if "(paper)" in name] == [
+        *("box (paper)", "box50 (paper)", "mask (paper)")
+    ]
+    assert (first[0], second[0]) == ("[few](few.py)", "[many](many.py)")
+    assert (first[1], first[4], second[4]) == ("1.0", "2.0", "5.0")
+
+
+def test_whole_numbers_have_no_decimals():
+    _, row = cells(tables(model("a", result({"images/s": 319, "AP": 45.0}))))
+    assert row[1:] == ["319", "", "45.0"]
+
+
 def test_collections_without_models_are_left_out():
     assert "Unused" not in tables(model("a"))
 
