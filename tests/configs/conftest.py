@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,29 +14,33 @@ from mmengine.optim import build_optim_wrapper
 from mmengine.registry import DATASETS
 from torch import nn
 
-from tools import model_zoo as zoo
-
-ROOT = Path(__file__).parents[2]
-
-
-@pytest.fixture(scope="session")
-def paper_parameters() -> Callable[[Path], float | None]:
-    """Gives the parameters of a row in millions, None where the paper does not."""
-
-    def find(path: Path) -> float | None:
-        name = path.relative_to(ROOT).as_posix()
-        folder = ROOT / "configs" / name.split("/")[1]
-        for model in zoo.read_metafile(folder / zoo.METAFILE)["Models"]:
-            if model["Config"] == name and "Parameters" in model["Metadata"]:
-                return model["Metadata"]["Parameters"] / 1e6
-        return None
-
-    return find
+PVT_SIZES = {6: "Small", 18: "Medium", 27: "Large"}
+SWIN_SIZES = {(96, 18): "Small", (128, 18): "Base", (192, 18): "Large"}
 
 
 @pytest.fixture(scope="session")
-def count_millions() -> Callable[[nn.Module], float]:
-    return lambda model: sum(p.numel() for p in model.parameters()) / 1e6
+def backbone_name() -> Callable[[Config], str]:
+    """Gives the name of a config's backbone in the tables, read off its sizes."""
+
+    def name(config: Config) -> str:
+        cfg = config.model.backbone
+        kind = cfg.type.rpartition(".")[2]
+        if kind == "ResNet":
+            return f"ResNet-{cfg.depth}"
+        if kind == "ResNeXt":
+            return f"ResNeXt-{cfg.depth}-{cfg.groups}x{cfg.base_width}d"
+        if kind == "PyramidVisionTransformer":
+            return f"PVT-{PVT_SIZES[cfg.num_layers[2]]}"
+        # Ablations of depth give the sizes themselves: of Tiny, all of them.
+        if kind == "SwinTransformer" and "arch" not in cfg:
+            return f"Swin-{SWIN_SIZES.get((cfg.embed_dims, cfg.depths[2]), 'Tiny')}"
+        arch = cfg.arch if isinstance(cfg.arch, str) else "tiny"
+        if kind == "SwinTransformer":
+            return f"Swin-{arch.title()}"
+        fast = "fast-" if cfg.get("key_selection") == "topk" else ""
+        return f"Focal-{fast}{arch.partition('_')[0].title()}"
+
+    return name
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""Every classification config builds, counts, trains a step and infers.
+"""Every classification config builds, trains a step and infers.
 
 A new config is tested by standing in the folder.
 """
@@ -19,15 +19,13 @@ from mmengine.registry import DATASETS, MODELS, PARAM_SCHEDULERS, init_default_s
 from torch import nn
 
 from demo.toy.formats import ImageFolderSpec
-from focal_mm.engine.complexity import measure
-from tools import model_zoo as zoo
+from focal_mm.models.presets import parse_arch
 
 CLS = Path(__file__).parents[2] / "configs" / "cls"
 EXAMPLES = CLS / "examples"
 LMDB = EXAMPLES / "focal_tiny_in1k_lmdb_224.py"
-ROWS = sorted(
-    {*CLS.glob("*.py"), *CLS.glob("ablations/*.py"), *EXAMPLES.glob("*.py")} - {LMDB}
-)
+PLACES = ("*.py", "ablations/*.py", "baselines/*.py", "examples/*.py")
+ROWS = sorted({path for place in PLACES for path in CLS.glob(place)} - {LMDB})
 TINY = CLS / "focal_tiny_in1k_224.py"
 SHRUNK = 2
 """By how much images are smaller than the recipe's."""
@@ -53,13 +51,17 @@ def shrink(node: Any) -> None:
 
 
 def load(path: Path, data_root: Path) -> Config:
-    """A row with its own pipeline, on toy data and at half its size."""
+    """A row with its own pipeline, on toy data and at half its size.
+
+    Not Swin, whose windows must not be larger than a map.
+    """
     config = Config.fromfile(path)
     for split in ("train", "val", "test"):
         loader = config[f"{split}_dataloader"]
         if loader is not None:
             loader.dataset.data_root = str(data_root)
-            shrink(loader.dataset.pipeline)
+            if config.model.backbone.type != "SwinTransformer":
+                shrink(loader.dataset.pipeline)
     return config
 
 
@@ -71,23 +73,21 @@ def build(config: Config) -> nn.Module:
 
 
 @pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
-def test_row(path, toy_images, paper_parameters, count_millions, train_a_step):
+def test_row(path, toy_images, train_a_step):
     init_default_scope("mmpretrain")
     config = load(path, toy_images)
+    take_fewer_blocks(config.model.backbone)
     model = build(config)
-    expected = paper_parameters(path)
-    if expected is not None:
-        # Table 9 counts 29.1 M for the Tiny model of table 2's 28.9 M.
-        surplus = 0.2 if "depth" in path.stem else 0.0
-        assert count_millions(model) == pytest.approx(expected - surplus, abs=0.05)
-    arch = model.backbone.arch
-    if sum(arch.depths) > 12:
-        # One block a stage where there are more than in the Tiny models.
-        config.model.backbone.arch = dict(arch._asdict(), depths=(1, 1, 1, 1))
-        model = build(config)
     model.init_weights()
     train_a_step(model, config)
     infer(model, config)
+
+
+def take_fewer_blocks(backbone: dict) -> None:
+    """One a stage where there are more than in the Tiny models."""
+    arch = parse_arch(backbone.arch)
+    if sum(arch.depths) > 12:
+        backbone.arch = arch._replace(depths=(1, 1, 1, 1))._asdict()
 
 
 def infer(model: nn.Module, config: Config) -> None:
@@ -158,17 +158,6 @@ def test_optimizer():
             free = parameter.ndim == 1 or "relative_position_bias_table" in name
             assert group["weight_decay"] == (0 if free else 0.05), name
     assert not names
-
-
-def test_flops_are_the_papers() -> None:
-    """Given with one decimal, of which Focal-fast-Tiny is one off."""
-    models = zoo.read_metafile(CLS / zoo.METAFILE)["Models"]
-    given = [model for model in models if "FLOPs" in model["Metadata"]]
-    assert len(given) >= 9
-    for model in given:
-        found = measure(Config.fromfile(CLS.parents[1] / model["Config"]))
-        expected = model["Metadata"]["FLOPs"]
-        assert found.flops == pytest.approx(expected, rel=0.03), model["Name"]
 
 
 @pytest.mark.parametrize(
