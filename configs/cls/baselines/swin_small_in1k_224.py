@@ -2,7 +2,7 @@
 _base_ = [
     "../_base_/models/classifier.py",
     "../_base_/backbones/swin_small.py",
-    "../_base_/datasets/imagenet_224_swin.py",
+    "../_base_/datasets/imagenet_224_erasing.py",
     "../_base_/schedules/adamw_300e.py",
     "../_base_/default_runtime.py",
 ]

@@ -1,4 +1,4 @@
-# With the random erasing of the released configs.
+# With the random erasing of the released configs, and of Swin's.
 _base_ = "./imagenet_224.py"
 
 train_pipeline = [
