@@ -130,6 +130,48 @@ def test_row(
     infer(model, config)
 
 
+@pytest.mark.parametrize(
+    ("name", "shares", "drop_path", "optimizer"),
+    [
+        # Of one size, of several, of crops: configs/det/README.md says which and why.
+        ("retinanet_r50_1x", [1, 0, 0], None, (1e-4, 0.05)),
+        ("mask_rcnn_x101_64x4d_3x", [0, 1, 0], None, (1e-4, 0.05)),
+        ("atss_r50_3x", [0, 0.5, 0.5], None, (1e-4, 0.05)),
+        ("sparse_rcnn_r50_3x", [0, 0.5, 0.5], None, (2.5e-5, 1e-4)),
+        ("retinanet_pvt_large_1x", [1, 0, 0], None, (1e-4, 1e-4)),
+        ("mask_rcnn_pvt_large_1x", [1, 0, 0], None, (2e-4, 1e-4)),
+        ("retinanet_swin_tiny_1x", [1, 0, 0], 0.2, (1e-4, 0.05)),
+        ("retinanet_swin_base_3x", [0, 1, 0], 0.5, (1e-4, 0.05)),
+        ("mask_rcnn_swin_tiny_1x", [0, 0.5, 0.5], 0.1, (1e-4, 0.05)),
+        ("mask_rcnn_swin_tiny_3x", [0, 0.5, 0.5], 0.2, (1e-4, 0.05)),
+        ("mask_rcnn_swin_small_3x", [0, 0.5, 0.5], 0.2, (1e-4, 0.05)),
+        ("mask_rcnn_swin_base_1x", [0, 0.5, 0.5], 0.3, (1e-4, 0.05)),
+        ("mask_rcnn_swin_tiny_no_shift_1x", [0, 0.5, 0.5], 0.1, (1e-4, 0.05)),
+        ("cascade_mask_rcnn_swin_tiny_3x", [0, 0.5, 0.5], 0.2, (1e-4, 0.05)),
+    ],
+)
+def test_recipe_of_baselines(
+    name: str,
+    shares: list[float],
+    drop_path: float | None,
+    optimizer: tuple[float, float],
+) -> None:
+    config = Config.fromfile(DET / "baselines" / f"{name}.py")
+    resize = config.train_dataloader.dataset.pipeline[2]
+    assert (resize.type, resize.prob) == ("RandomChoice", shares)
+    assert config.model.backbone.get("drop_path_rate") == drop_path
+    adamw = config.optim_wrapper.optimizer
+    assert (adamw.type, adamw.lr, adamw.weight_decay) == ("AdamW", *optimizer)
+    assert config.train_cfg.max_epochs == (12 if name.endswith("1x") else 36)
+
+
+@pytest.mark.parametrize("name", ["retinanet_pvt_small_3x", "mask_rcnn_pvt_large_3x"])
+def test_image_sizes_of_pvt_with_3x(name: str) -> None:
+    config = Config.fromfile(DET / "baselines" / f"{name}.py")
+    resize = config.train_dataloader.dataset.pipeline[2]
+    assert (resize.type, resize.scale) == ("RandomResize", [(1333, 640), (1333, 800)])
+
+
 def infer(model: nn.Module, config: Config) -> None:
     dataset = DATASETS.build(config.test_dataloader.dataset)
     model.eval()

@@ -12,6 +12,7 @@ from tools import model_zoo as zoo
 
 ROOT = Path(__file__).parents[2]
 FOLDERS = sorted(path.parent for path in (ROOT / "configs").glob("*/metafile.yml"))
+CLASSIFIERS = {path.stem for path in (ROOT / "configs" / "cls").rglob("*_224.py")}
 by_task = pytest.mark.parametrize("folder", FOLDERS, ids=lambda folder: folder.name)
 
 BOX = ("box AP", "box AP50", "box AP75")
@@ -198,5 +199,7 @@ def test_metadata_is_the_configs(rows, backbone_name):
         cfg, metadata = Config.fromfile(ROOT / row["Config"]), row["Metadata"]
         assert cfg.train_cfg.max_epochs == metadata["Epochs"], name
         assert metadata["Backbone"] == backbone_name(cfg), name
-        large = metadata["Backbone"] == "Focal-Large"
-        assert metadata["Pretraining Data"] == f"ImageNet-{'22K' if large else '1K'}"
+        # A classifier of the suite, or public weights.
+        assert "://" in cfg.pretraining or cfg.pretraining in CLASSIFIERS, name
+        data = "ImageNet-22K" if "22k" in cfg.pretraining else "ImageNet-1K"
+        assert metadata["Pretraining Data"] == data, name

@@ -12,6 +12,7 @@ from tools import model_zoo as zoo
 
 ROOT = Path(__file__).parents[2]
 TASKS = ("seg", "cls")
+CLASSIFIERS = {path.stem for path in (ROOT / "configs" / "cls").rglob("*_224.py")}
 NO_FIGURES = {
     "upernet_focal_fast_tiny_512x512_160k_ade20k",
     "focal_large_in22k_224",
@@ -50,8 +51,12 @@ def test_metadata_is_the_configs(row, backbone_name):
     crops += [s.scale for s in steps if s.type == "RandomResizedCrop"]
     assert metadata["Training Resolution"] == "{0}x{0}".format(*crops)
     assert metadata["Backbone"] == backbone_name(config)
-    if "in22k_to" in row["Name"] or "_large_640" in row["Name"]:
-        assert metadata["Pretraining Data"] == "ImageNet-22K"
+    pretraining = config.get("pretraining")
+    data = None
+    if pretraining:
+        assert "://" in pretraining or pretraining in CLASSIFIERS
+        data = "ImageNet-22K" if "22k" in pretraining else "ImageNet-1K"
+    assert metadata.get("Pretraining Data") == data
 
 
 @by_row

@@ -24,7 +24,8 @@ from focal_mm.engine.test import main as run_test
 from focal_mm.models.presets import parse_arch
 
 SEG = Path(__file__).parents[2] / "configs" / "seg"
-ROWS = sorted([*SEG.glob("*.py"), *SEG.glob("baselines/*.py")])
+ROWS = sorted(SEG.glob("*.py"))
+BASELINES = sorted(SEG.glob("baselines/*.py"))
 TINY = SEG / "upernet_focal_tiny_512x512_160k_ade20k.py"
 LARGE = SEG / "upernet_focal_large_640x640_160k_ade20k.py"
 CLASSES = 150
@@ -74,7 +75,18 @@ def take_fewer_blocks(backbone: dict) -> None:
         backbone.arch = arch._replace(depths=(1, 1, 1, 1))._asdict()
 
 
-@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        *ROWS,
+        # They differ in numbers.
+        *(
+            pytest.param(path, marks=[pytest.mark.slow] * ("tiny" not in path.stem))
+            for path in BASELINES
+        ),
+    ],
+    ids=lambda path: path.stem,
+)
 def test_row(path, toy_ade, train_a_step):
     init_default_scope("mmseg")
     config = load(path, toy_ade)
@@ -183,7 +195,7 @@ def test_schedule():
     np.testing.assert_allclose(rates[1500:], falling, rtol=1e-3)
 
 
-@pytest.mark.parametrize("path", ROWS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*ROWS, *BASELINES], ids=lambda path: path.stem)
 def test_recipe_is_shared(path):
     """Also by the comparison with Swin: rows differ in the model and image size."""
     config, tiny = Config.fromfile(path), Config.fromfile(TINY)
