@@ -162,11 +162,12 @@ def test_optimizer():
 
 @pytest.mark.parametrize(
     ("row", "rates", "erasing"),
-    # The paper; the released configs, the only source of the others.
+    # The paper; the released configs, the only source of the others; Swin's own.
     [
         ("focal_{}_in1k_224", (0.2, 0.2, 0.3), 0.0),
         ("focal_{}_conv_in1k_224", (0.2, 0.3, 0.5), 0.25),
         ("focal_fast_{}_in1k_224", (0.2, 0.3, 0.5), 0.25),
+        ("baselines/swin_{}_in1k_224", (0.2, 0.3, 0.5), 0.25),
     ],
 )
 def test_regularisation_is_that_of_the_source(row, rates, erasing):
