@@ -18,7 +18,7 @@ from mmengine.device import get_device
 from rich.markup import escape
 from rich.progress import MofNCompleteColumn, Progress
 
-from focal_mm.engine.check import check_checkpoint, check_library
+from focal_mm.engine.checks import check_checkpoint, check_library
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing

@@ -20,7 +20,7 @@ from mmengine.registry import DATASETS, init_default_scope
 from focal_mm.checkpoint import convert_released, read_checkpoint
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.released import is_released
-from focal_mm.engine.check import class_numbers
+from focal_mm.engine.checks import class_numbers
 from focal_mm.engine.errors import UserError
 
 

@@ -7,7 +7,7 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_test, finish_check
+from focal_mm.engine.checks import check_test, finish_check
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave

@@ -8,7 +8,7 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from focal_mm.engine import options
-from focal_mm.engine.check import check_train, checkpoints_of_training, finish_check
+from focal_mm.engine.checks import check_train, checkpoints_of_training, finish_check
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import build_runner, check_together, join, leave

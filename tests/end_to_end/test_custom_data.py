@@ -12,7 +12,7 @@ from mmengine.config import Config
 from mmengine.registry import MODELS, init_default_scope
 
 from demo.toy.shapes import CLASSES
-from focal_mm.engine.check import check_train
+from focal_mm.engine.checks import check_train
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.options import Parser, add_cfg_options

@@ -107,7 +107,7 @@ def test_other_processes_let_the_first_speak(capsys, monkeypatch, rank):
 
 
 def test_check_reads_the_checkpoint_and_runs_nothing(folder, capsys, monkeypatch):
-    monkeypatch.setattr("focal_mm.engine.check._check_data", lambda *_: None)
+    monkeypatch.setattr("focal_mm.engine.checks.preflight._check_data", lambda *_: None)
     checkpoint = folder / "model.pth"
     torch.save({"weight": torch.zeros(1)}, checkpoint)
     command = [CONFIG, str(checkpoint), "--check"]

@@ -5,7 +5,7 @@ import shlex
 import pytest
 from mmengine.config import Config
 
-from focal_mm.engine.check import check_classes
+from focal_mm.engine.checks import check_classes
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.options import Parser, add_cfg_options

@@ -5,11 +5,10 @@ from pathlib import Path
 import pytest
 from mmengine.config import Config
 
-from focal_mm.engine import check
-from focal_mm.engine.check import check_test, check_train
+from focal_mm.engine.checks import check_test, check_train, preflight
 from focal_mm.engine.errors import UserError
 
-CONFIG = Path(__file__).parents[2] / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py"
+CONFIG = Path(__file__).parents[3] / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py"
 
 
 @pytest.fixture
@@ -167,9 +166,9 @@ def test_missing_checkpoints(coco_config):
 
 def test_mixed_precision_needs_a_gpu(coco_config, monkeypatch):
     coco_config.optim_wrapper.type = "AmpOptimWrapper"
-    monkeypatch.setattr(check, "get_device", lambda: "cuda")
+    monkeypatch.setattr(preflight, "get_device", lambda: "cuda")
     assert "data not found" in line_of(check_train, coco_config)
-    monkeypatch.setattr(check, "get_device", lambda: "cpu")
+    monkeypatch.setattr(preflight, "get_device", lambda: "cpu")
     assert "mixed precision" in line_of(check_train, coco_config)
 
 
@@ -179,7 +178,7 @@ def test_work_dir_that_is_a_file(coco_config, tmp_path):
 
 
 def test_missing_task_library(coco_config, monkeypatch):
-    monkeypatch.setattr(check.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(preflight.importlib.util, "find_spec", lambda name: None)
     assert "focal_mm[det]" in line_of(check_train, coco_config)
 
 
@@ -205,7 +204,7 @@ def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap,
     loader = coco_config.train_dataloader
     loader.dataset.pipeline.insert(1, wrap(dict(type=name)))
     loader.dataset = dict(type="RepeatDataset", dataset=loader.dataset)
-    found = check.importlib.util.find_spec
+    found = preflight.importlib.util.find_spec
 
     def find_spec(package: str, installed: bool):
         is_mmdet = package != "instaboostfast"
@@ -213,7 +212,7 @@ def test_transform_without_its_package(coco_config, monkeypatch, tmp_path, wrap,
 
     for installed in (True, False):
         monkeypatch.setattr(
-            check.importlib.util,
+            preflight.importlib.util,
             "find_spec",
             lambda package, installed=installed: find_spec(package, installed),
         )
