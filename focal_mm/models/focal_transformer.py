@@ -23,6 +23,7 @@ from focal_mm.layers import (
     make_downsample,
     make_stem,
 )
+from focal_mm.models.arguments import check_types
 from focal_mm.models.key_selection import block_geometries, per_stage
 from focal_mm.models.presets import parse_arch
 from focal_mm.ops import BACKENDS, check_backend_name
@@ -138,9 +139,11 @@ class FocalTransformer(BaseModule):
             in :data:`focal_mm.checkpoint.layouts.LAYOUTS` as they are.
 
     Raises:
+        TypeError: If an argument is not of its annotated type.
         ValueError: If an argument is out of range or does not fit the others.
     """
 
+    @check_types
     def __init__(
         self,
         arch: str | Mapping[str, int | Sequence[int]] = "tiny",
@@ -186,6 +189,10 @@ class FocalTransformer(BaseModule):
         ):
             if not 0 <= rate < 1:
                 raise ValueError(f"{name} must be in [0, 1), got {rate}")
+        for name, number in (("in_channels", in_channels), ("patch_size", patch_size)):
+            check_range(name, number, 1)
+        if not mlp_ratio > 0:
+            raise ValueError(f"mlp_ratio must be above 0, got {mlp_ratio}")
         check_range("frozen_stages", frozen_stages, -1, self.num_stages)
         self.frozen_stages = frozen_stages
         self.norm_eval = norm_eval
@@ -218,6 +225,7 @@ class FocalTransformer(BaseModule):
         self.absolute_pos_embed = None
         if use_abs_pos_embed:
             sides = per_stage("pretrain_img_size", pretrain_img_size, 2)
+            check_range("pretrain_img_size", min(sides), 1)
             self.pos_embed_grid = tuple(math.ceil(side / patch_size) for side in sides)
             self.absolute_pos_embed = nn.Parameter(
                 torch.empty(1, math.prod(self.pos_embed_grid), embed_dims)

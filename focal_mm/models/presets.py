@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from focal_mm.models.arguments import check_types
 from focal_mm.ops.common.dispatch import check_range
 
 
@@ -46,6 +47,7 @@ def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
         arch: A preset's name, or a dict with exactly the keys of :class:`Arch`.
 
     Raises:
+        TypeError: If a size is no whole number.
         ValueError: If the preset is unknown, keys are missing or unknown, or the
             sizes do not fit together.
     """
@@ -56,12 +58,13 @@ def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
             f"arch must be one of {sorted(ARCHS)} or a dict with exactly the keys "
             f"{list(Arch._fields)}, got {arch!r}"
         )
-    parsed = Arch(arch["embed_dims"], tuple(arch["depths"]), tuple(arch["num_heads"]))
+    parsed = _make_arch(**arch)
     if len(parsed.depths) != len(parsed.num_heads) or not parsed.depths:
         raise ValueError(
             "arch: depths and num_heads must name the same stages, got "
             f"{parsed.depths} and {parsed.num_heads}"
         )
+    check_range("arch: embed_dims", parsed.embed_dims, 1)
     check_range("arch: depths", min(parsed.depths), 1)
     for stage, heads in enumerate(parsed.num_heads):
         channels = parsed.embed_dims * 2**stage
@@ -71,3 +74,10 @@ def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
                 f"{channels} channels"
             )
     return parsed
+
+
+@check_types
+def _make_arch(
+    embed_dims: int, depths: Sequence[int], num_heads: Sequence[int]
+) -> Arch:
+    return Arch(embed_dims, tuple(depths), tuple(num_heads))
