@@ -70,7 +70,7 @@ def test_the_options_are_the_remedy(tmp_path):
         cfg = load_config(tmp_path / "config.py", args.cfg_options)
         return cfg, [(key, cfg[key]) for key in "ab"]
 
-    first = options_of(line_of(*load("x=0")))
+    first = options_of(line_of(*load("load_from=x")))
     assert first == ["b.metainfo.classes=[circle,square,triangle]"]
     second = options_of(line_of(*load(*first)))
     check_classes(*load(*first, *second))
