@@ -12,52 +12,52 @@ from pathlib import Path
 from mmengine.config import Config
 from mmengine.device import get_device
 
-from focal_mm.checkpoint import read_checkpoint
 from focal_mm.engine.checks.classes import check_classes
-from focal_mm.engine.config import type_name, walk
+from focal_mm.engine.checks.data import check_data, raise_errors
+from focal_mm.engine.checks.explain import explained
+from focal_mm.engine.checks.model import check_model
+from focal_mm.engine.config import KEYS, type_name, walk
 from focal_mm.engine.errors import UserError, speaks
 from focal_mm.engine.libraries import LIBRARIES
 
 # Where a loader holds its data sets, within whatever wraps them.
 _PLACE_OF_DATASET = re.compile(r"\w+(\.datasets?|\.\d+)*")
+# Of loops, loaders and hooks. An interval of -1 is never, and said so.
+_COUNTS = {"max_epochs", "max_iters", "val_interval", "interval", "batch_size"}
 
 
-def check_train(cfg: Config) -> None:
+def check_train(cfg: Config, data: bool = True) -> list[str]:
     """Check what training is about to use.
 
+    Args:
+        cfg: The config of a run.
+        data: Whether the files of the data sets are read too.
+
+    Returns:
+        Lines for the log, of what the library leaves out of the data.
+
     Raises:
-        UserError: For the first thing that is missing.
+        UserError: For the first thing that is missing or wrong.
     """
-    kind = cfg.get("optim_wrapper", {}).get("type", "OptimWrapper")
+    kind = (cfg.get("optim_wrapper") or {}).get("type", "OptimWrapper")
     if type_name(kind) == "AmpOptimWrapper" and get_device() in ("cpu", "mps"):
         raise UserError(
             "mixed precision needs a GPU, and none is visible: leave --amp out, or set "
             "optim_wrapper.type=OptimWrapper"
         )
     splits = ("train", "val") if cfg.get("val_cfg") else ("train",)
-    _check_run(cfg, splits, checkpoints_of_training(cfg))
+    with explained(cfg):
+        return _check_run(cfg, splits, checkpoints_of_training(cfg), data)
 
 
-def check_test(cfg: Config) -> None:
-    """Check what testing is about to use.
-
-    Raises:
-        UserError: For the first thing that is missing.
-    """
-    _check_run(cfg, ["test"], {"checkpoint": cfg.load_from})
-
-
-def finish_check(checkpoints: Iterable[str]) -> None:
-    """Read checkpoints, as the run itself would later, and say that all is well.
+def check_test(cfg: Config, data: bool = True) -> list[str]:
+    """Check what testing is about to use; as :func:`check_train`.
 
     Raises:
-        focal_mm.checkpoint.CheckpointError: If one of them cannot be read.
+        UserError: For the first thing that is missing or wrong.
     """
-    for path in checkpoints:
-        if not _is_remote(path):
-            read_checkpoint(path)
-    if speaks():
-        print("arguments, config, data and checkpoints are in order")
+    with explained(cfg):
+        return _check_run(cfg, ["test"], {"checkpoint": cfg.load_from}, data)
 
 
 def checkpoints_of_training(cfg: Config) -> dict[str, str]:
@@ -97,16 +97,36 @@ def check_checkpoint(key: str, path: str) -> None:
         raise UserError(f"{key}: there is no checkpoint {path}{_looked_in(path)}")
 
 
-def _check_run(cfg: Config, splits: Iterable[str], checkpoints: dict[str, str]) -> None:
+def _check_run(
+    cfg: Config, splits: Iterable[str], checkpoints: dict[str, str], data: bool
+) -> list[str]:
     check_library(cfg)
+    _check_counts(cfg)
     _check_work_dir(cfg.work_dir)
     for key, path in checkpoints.items():
         check_checkpoint(key, path)
     _check_transforms(cfg, splits)
-    _check_data(cfg, splits)
+    check_paths(cfg, splits)
     library = LIBRARIES.get(cfg.get("default_scope"))
     if library and library.dense:
         check_classes(cfg, _datasets(cfg, splits))
+    # Once for all processes on a machine.
+    if not speaks():
+        return []
+    check_model(cfg)
+    return raise_errors(check_data(cfg, local_datasets(cfg, splits))) if data else []
+
+
+def _check_counts(cfg: Config) -> None:
+    """MMEngine takes 0 for never, or divides by it."""
+    parts = {name: part for name, part in cfg.items() if name in KEYS}
+    for key, node in walk(parts):
+        for name in _COUNTS & set(node):
+            value = node[name]
+            if not isinstance(value, int) or value == 0 or value < -1:
+                raise UserError(
+                    f"{key}.{name} must be a whole number above 0, got {value!r}"
+                )
 
 
 def _check_work_dir(work_dir: str) -> None:
@@ -132,7 +152,12 @@ def _check_transforms(cfg: Config, splits: Iterable[str]) -> None:
                 )
 
 
-def _check_data(cfg: Config, splits: Iterable[str]) -> None:
+def check_paths(cfg: Config, splits: Iterable[str]) -> None:
+    """Check that the files and folders of data sets and metrics are there.
+
+    Raises:
+        UserError: If not; names them and the keys that move them.
+    """
     needed = _needed_paths(cfg, splits)
     missing = [need for need in needed if not _exists(need[0])]
     if missing:
@@ -167,11 +192,15 @@ def _datasets(cfg: Config, splits: Iterable[str]) -> Iterator[tuple[str, dict]]:
                 yield key, node
 
 
+def local_datasets(cfg: Config, splits: Iterable[str]) -> list[tuple[str, dict]]:
+    """Keys and configs of the data sets of some loaders whose files are on a disk."""
+    return [(key, leaf) for key, leaf in _datasets(cfg, splits) if _reads_disk(leaf)]
+
+
 def _needed_paths(cfg: Config, splits: Iterable[str]) -> Iterator[tuple[str, str]]:
     """Local paths of data sets and metrics, and the keys that move them."""
-    for key, leaf in _datasets(cfg, splits):
-        if _reads_disk(leaf):
-            yield from _joined_paths(key, leaf)
+    for key, leaf in local_datasets(cfg, splits):
+        yield from _joined_paths(key, leaf)
     for name in (f"{split}_evaluator" for split in splits):
         for key, metric in walk(cfg.get(name), name):
             if isinstance(metric.get("ann_file"), str) and _reads_disk(metric):

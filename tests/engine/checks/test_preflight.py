@@ -11,6 +11,13 @@ from focal_mm.engine.errors import UserError
 CONFIG = Path(__file__).parents[3] / "configs" / "det" / "mask_rcnn_focal_tiny_3x.py"
 
 
+@pytest.fixture(autouse=True)
+def _only_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What follows has tests of its own."""
+    monkeypatch.setattr(preflight, "check_model", lambda cfg: None)
+    monkeypatch.setattr(preflight, "check_data", lambda cfg, datasets: [])
+
+
 @pytest.fixture
 def coco_config(tmp_path, monkeypatch) -> Config:
     """The Mask R-CNN config in an empty working directory."""
