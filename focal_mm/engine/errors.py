@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import time
+import traceback
 from collections.abc import Callable
 
 from focal_mm.checkpoint.errors import CheckpointError
@@ -38,6 +39,7 @@ def run_guarded(
     action: Callable[[], int | None],
     stopped: str = "stopped by the user",
     catch_sigterm: bool = True,
+    show_traceback: bool = False,
 ) -> int:
     """Run what a command line does; what its user can put right becomes one line.
 
@@ -47,6 +49,7 @@ def run_guarded(
         stopped: What to say if the user stops it.
         catch_sigterm: Whether SIGTERM stops it as Ctrl-C does, so that it cleans up.
             Without, it ends at once, even while it waits for other processes.
+        show_traceback: Whether to print where an error comes from before its line.
 
     Returns:
         The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
@@ -57,6 +60,8 @@ def run_guarded(
     try:
         return action() or 0
     except (UserError, CheckpointError) as error:
+        if show_traceback:
+            traceback.print_exc()
         say(f"{program}: {error}")
         return 1
     except KeyboardInterrupt:

@@ -72,23 +72,27 @@ def join(cfg: Config) -> list[str]:
     ]
 
 
-def check_together(check: Callable[[], None]) -> None:
+def check_together(check: Callable[[], list[str]]) -> list[str]:
     """Run a check in every process that has joined; one that fails stops them all.
 
     Machines may have disks of their own: data that one of them lacks must not leave the
     others waiting for it.
 
     Args:
-        check: Raises a UserError if something is wrong.
+        check: Raises a UserError if something is wrong; returns lines for the log.
+
+    Returns:
+        The lines of this process.
 
     Raises:
         UserError: If the check failed here or elsewhere.
     """
-    line = None
+    failure, notes = None, []
     try:
-        check()
+        notes = check()
     except UserError as error:
-        line = str(error)
+        failure = error
+    line = str(failure) if failure else None
     lines = [line]
     if dist.is_initialized():
         lines = [None] * dist.get_world_size()
@@ -97,7 +101,8 @@ def check_together(check: Callable[[], None]) -> None:
     if failed:
         leave()
         rank, text = next(iter(failed.items()))
-        raise UserError(line or f"process {rank}, on another machine: {text}")
+        raise failure or UserError(f"process {rank}, on another machine: {text}")
+    return notes
 
 
 def build_runner(cfg: Config, notes: list[str]) -> Runner:

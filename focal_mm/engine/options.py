@@ -68,7 +68,17 @@ def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
     parser.add_argument(
         "--check",
         action="store_true",
-        help="check arguments, config, data and checkpoints, and stop",
+        help="build and load everything up to the first step, and stop",
+    )
+    parser.add_argument(
+        "--no-data-check",
+        action="store_true",
+        help="do not read annotations and headers of images before the start",
+    )
+    parser.add_argument(
+        "--traceback",
+        action="store_true",
+        help="show the traceback of an error; the log file has it in any case",
     )
     # torch.distributed.launch passes it and sets the variable too.
     parser.add_argument("--local_rank", "--local-rank", help=argparse.SUPPRESS)

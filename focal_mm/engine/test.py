@@ -7,31 +7,36 @@ from copy import deepcopy
 from mmengine.config import Config, ConfigDict
 
 from focal_mm.engine import options
-from focal_mm.engine.checks import check_test, finish_check
+from focal_mm.engine.checks import check_test, explained, rehearse, run
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
-from focal_mm.engine.launch import build_runner, check_together, join, leave
+from focal_mm.engine.launch import check_together, join, leave
 from focal_mm.engine.libraries import library_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of testing; returns the exit code."""
     args = _parser().parse_args(argv)
-    return run_guarded("test.py", lambda: _test(args), catch_sigterm=False)
+    return run_guarded(
+        "test.py",
+        lambda: _test(args),
+        catch_sigterm=False,
+        show_traceback=args.traceback,
+    )
 
 
 def _test(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    _adapt(cfg, args)
-    notes = join(cfg)
-    check_together(lambda: check_test(cfg))
-    if args.check:
-        finish_check([cfg.load_from])
-    else:
-        runner = build_runner(cfg, notes)
-        runner.test()
-        runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
-    leave()
+    with explained(cfg):
+        _adapt(cfg, args)
+        notes = join(cfg)
+        notes += check_together(lambda: check_test(cfg, not args.no_data_check))
+        if args.check:
+            rehearse(cfg, "test")
+        else:
+            runner = run(cfg, notes, "test")
+            runner.logger.info(f"Finished: metrics and logs are in {runner.log_dir}")
+        leave()
 
 
 def _parser() -> ArgumentParser:

@@ -8,31 +8,44 @@ from mmengine.config import Config
 from mmengine.runner import find_latest_checkpoint
 
 from focal_mm.engine import options
-from focal_mm.engine.checks import check_train, checkpoints_of_training, finish_check
+from focal_mm.engine.checks import (
+    check_train,
+    checkpoints_of_training,
+    explained,
+    rehearse,
+    run,
+)
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
-from focal_mm.engine.launch import build_runner, check_together, join, leave
+from focal_mm.engine.launch import check_together, join, leave
 from focal_mm.engine.libraries import LIBRARIES
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line of training; returns the exit code."""
     args = _parser().parse_args(argv)
-    return run_guarded("train.py", lambda: _train(args), catch_sigterm=False)
+    return run_guarded(
+        "train.py",
+        lambda: _train(args),
+        catch_sigterm=False,
+        show_traceback=args.traceback,
+    )
 
 
 def _train(args: Namespace) -> None:
     cfg = load_config(args.config, args.cfg_options)
-    notes = _adapt(cfg, args)
-    notes += join(cfg)
-    check_together(lambda: check_train(cfg))
-    if args.check:
-        finish_check(checkpoints_of_training(cfg).values())
-    else:
-        runner = build_runner(cfg, notes)
-        runner.train()
-        runner.logger.info(f"Finished: checkpoints and logs are in {runner.work_dir}")
-    leave()
+    with explained(cfg):
+        notes = _adapt(cfg, args)
+        notes += join(cfg)
+        notes += check_together(lambda: check_train(cfg, not args.no_data_check))
+        if args.check:
+            rehearse(cfg, "train")
+        else:
+            runner = run(cfg, notes, "train")
+            runner.logger.info(
+                f"Finished: checkpoints and logs are in {runner.work_dir}"
+            )
+        leave()
 
 
 def _parser() -> ArgumentParser:

@@ -5,7 +5,6 @@ import signal
 from pathlib import Path
 
 import pytest
-import torch
 
 from focal_mm.checkpoint import CheckpointError
 from focal_mm.engine import test, train
@@ -104,16 +103,3 @@ def test_other_processes_let_the_first_speak(capsys, monkeypatch, rank):
     monkeypatch.setattr("time.sleep", lambda seconds: None)
     assert train.main(["gone.py"]) == 1
     assert "there is no config file gone.py" in capsys.readouterr().err
-
-
-def test_check_reads_the_checkpoint_and_runs_nothing(folder, capsys, monkeypatch):
-    monkeypatch.setattr("focal_mm.engine.checks.preflight._check_data", lambda *_: None)
-    checkpoint = folder / "model.pth"
-    torch.save({"weight": torch.zeros(1)}, checkpoint)
-    command = [CONFIG, str(checkpoint), "--check"]
-    assert test.main(command) == 0
-    assert "are in order" in capsys.readouterr().out
-    checkpoint.write_bytes(checkpoint.read_bytes()[:100])
-    assert test.main(command) == 1
-    assert "truncated" in capsys.readouterr().err
-    assert [path.name for path in folder.iterdir()] == ["model.pth"]
