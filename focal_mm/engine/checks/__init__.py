@@ -10,6 +10,7 @@ from focal_mm.engine.checks.preflight import (
     checkpoints_of_training,
 )
 from focal_mm.engine.checks.start import rehearse, run
+from focal_mm.engine.checks.unreadable import replace_unreadable
 
 __all__ = [
     "check_checkpoint",
@@ -21,5 +22,6 @@ __all__ = [
     "class_numbers",
     "explained",
     "rehearse",
+    "replace_unreadable",
     "run",
 ]
