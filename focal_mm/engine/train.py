@@ -13,6 +13,7 @@ from focal_mm.engine.checks import (
     checkpoints_of_training,
     explained,
     rehearse,
+    replace_unreadable,
     run,
 )
 from focal_mm.engine.config import load_config
@@ -38,6 +39,7 @@ def _train(args: Namespace) -> None:
         notes = _adapt(cfg, args)
         notes += join(cfg)
         notes += check_together(lambda: check_train(cfg, not args.no_data_check))
+        replace_unreadable(cfg)
         if args.check:
             rehearse(cfg, "train")
         else:

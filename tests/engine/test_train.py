@@ -24,11 +24,11 @@ def test_work_dir(training_cfg):
 
 def test_cfg_options(training_cfg):
     cfg, _ = training_cfg(
-        "--cfg-options", "model.x=[1,(2,3)]", "pipeline.1.type=Other", "n=None"
+        "--cfg-options", "model.x=[1,(2,3)]", "pipeline.1.type=Other", "load_from=None"
     )
     assert cfg.model.x == [1, (2, 3)]
     assert cfg.pipeline[1].type == "Other"
-    assert cfg.n is None
+    assert cfg.load_from is None
 
 
 def test_amp(training_cfg):
