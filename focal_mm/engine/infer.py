@@ -30,7 +30,11 @@ IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
 )
 VIDEO_SUFFIXES = frozenset(
-    (".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv", ".flv")
+    # As an image, OpenCV would read the first frame of a GIF only.
+    {
+        *(".mp4", ".m4v", ".avi", ".mov", ".mkv", ".webm", ".mpg", ".mpeg", ".wmv"),
+        *(".flv", ".gif"),
+    }
 )
 
 

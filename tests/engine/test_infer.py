@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
+from PIL import Image
 
 from focal_mm.engine import inferencers
 from focal_mm.engine.infer import main
@@ -147,6 +148,17 @@ def test_images_and_a_video(demo, toy_model, pictures, folder, scope):
         assert np.abs(drawn[0].astype(int) - frames[0]).mean() < swapped
     if scope == "mmseg":
         _check_label_maps(folder / "out" / "preds", direct)
+
+
+def test_every_frame_of_a_gif(demo, folder):
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (3, 64, 96, 3), dtype=np.uint8)
+    first, *others = map(Image.fromarray, noise)
+    first.save(folder / "a.gif", save_all=True, append_images=others, duration=100)
+    assert demo("mmpretrain", "a.gif", "--out-dir", "out")[0] == 0
+    assert files_in(folder / "out") == {"vis/a.gif.mp4", "preds/a.gif.json"}
+    preds = json.loads((folder / "out/preds/a.gif.json").read_text())
+    assert len(preds["frames"]) == 3
 
 
 def _check_label_maps(preds: Path, direct: list[dict]) -> None:
