@@ -79,11 +79,12 @@ def check_library(cfg: Config) -> None:
     Raises:
         UserError: If not.
     """
-    library = LIBRARIES.get(cfg.get("default_scope"))
-    if library and importlib.util.find_spec(library.scope) is None:
+    scope = cfg.get("default_scope")
+    if scope and importlib.util.find_spec(scope) is None:
+        library = LIBRARIES.get(scope)
+        what = f"pip install 'focal_mm[{library.extra}]'" if library else "misspelt?"
         raise UserError(
-            f"the config's default_scope is {library.scope}, which is not installed: "
-            f"pip install 'focal_mm[{library.extra}]'"
+            f"the config's default_scope is {scope}, which is not installed: {what}"
         )
 
 
