@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from focal_mm.checkpoint.errors import CheckpointError
 from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
 from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
+from focal_mm.checkpoint.rule import check_finite, unwrapped
 from focal_mm.checkpoint.state import check_state_dict
 
 
@@ -75,9 +76,12 @@ def init_from_checkpoint(model: nn.Module, pretrained: PretrainedInit) -> None:
     path = pretrained.checkpoint
     print_log(f"backbone weights from {path}", logger="current")
     checkpoint = read_checkpoint(path, pretrained.map_location or "cpu")
-    state = state_dict_of(checkpoint, path)
-    if pretrained.prefix:
-        state = _part(state, pretrained.prefix, path)
+    state, prefix = state_dict_of(checkpoint, path), pretrained.prefix
+    # A prefix that was given may be a wrapper's.
+    state = unwrapped(state, [n for n in state if prefix and n.startswith(prefix)])
+    if prefix:
+        state = _part(state, prefix, path)
+    check_finite(state, path)
     try:
         state = to_openmmlab(state) or state
         if any(name.startswith(BACKBONE) for name in state):

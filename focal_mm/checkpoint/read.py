@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import pickle
+import re
+import zipfile
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlparse
 
 import numpy as np
 import torch
@@ -59,8 +63,25 @@ def _load(path: str, map_location: str) -> Any:
         return load_file(path, device=map_location)
     if is_plain_pickle(path):
         return read_paddle(path, map_location)
+    _check_sums(path)
     with _training_state_allowed():
         return torch.load(path, map_location=map_location, weights_only=True)
+
+
+def _check_sums(path: str) -> None:
+    """Check the CRC-32s of PyTorch's zip format, which ``torch.load`` passes over.
+
+    Raises:
+        ValueError: If one of them is wrong.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        # They are all 0 where torch.serialization.set_crc32_options has left them out.
+        written = any(record.CRC for record in archive.infolist())
+        bad = archive.testzip() if written else None
+    if bad is not None:
+        raise ValueError(f"the checksum of {bad} is wrong")
 
 
 def _read_local(path: str, map_location: str) -> dict[str, Any]:
@@ -74,18 +95,17 @@ def _read_local(path: str, map_location: str) -> dict[str, Any]:
             "(pip install safetensors)"
         ) from None
     except pickle.UnpicklingError as error:
-        reason = next(
-            (line for line in str(error).splitlines() if "Unsupported" in line),
-            _first_line(error),
-        )
+        # PyTorch's message is long, and advises to trust the file.
+        asked = re.search(r"(?:GLOBAL|attribute|class) (\S+)", str(error))
+        asks = f" (it asks for {asked[1]})" if asked else ""
         raise CheckpointError(
             f"{path} is not a file of plain weights: it holds objects that would run "
-            f"code, or it is damaged; nothing was executed or loaded ({reason.strip()})"
+            f"code, or it is damaged; nothing was executed or loaded{asks}"
         ) from None
     # Damaged files raise a dozen kinds of errors, safetensors' own among them.
     except Exception as error:
         raise CheckpointError(
-            f"{path} is truncated or not a checkpoint ({_first_line(error)}); "
+            f"{path} is damaged or not a checkpoint ({_first_line(error)}); "
             "nothing was loaded"
         ) from None
     if not isinstance(loaded, Mapping):
@@ -96,27 +116,31 @@ def _read_local(path: str, map_location: str) -> dict[str, Any]:
     return dict(loaded)
 
 
-def _read_url(url: str, map_location: str) -> dict[str, Any]:
-    """Download once per machine cache: the main process first, then the others."""
+def _download(url: str) -> Path:
+    """Where PyTorch keeps a download: once per machine, the main process first."""
+    path = Path(torch.hub.get_dir(), "checkpoints", Path(urlparse(url).path).name)
     if not is_main_process():
         barrier()
     try:
-        return torch.hub.load_state_dict_from_url(
-            url, map_location=map_location, weights_only=True
-        )
-    except (OSError, RuntimeError, pickle.UnpicklingError) as error:
-        raise CheckpointError(f"{url} cannot be loaded: {_first_line(error)}") from None
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(url, str(path))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{url} cannot be downloaded: {_first_line(error)}"
+        ) from None
     finally:
         if is_main_process():
             barrier()
+    return path
 
 
 def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, Any]:
     """Read a checkpoint file as it is.
 
     Args:
-        path: A local file (.pth and the like, or .safetensors), an http(s) address,
-            or an address that MMEngine's file backends know.
+        path: A local file (.pth and the like, or .safetensors), an http(s) or file
+            address, or an address that MMEngine's file backends know.
         map_location: Device that tensors are put on.
 
     Returns:
@@ -128,18 +152,21 @@ def read_checkpoint(path: str | Path, map_location: str = "cpu") -> dict[str, An
             tensors and plain data, or is not a checkpoint.
     """
     path = str(path)
-    if path.startswith(("http://", "https://")):
-        return _read_url(path, map_location)
+    if path.startswith(("http://", "https://", "file://")):
+        return _read_local(str(_download(path)), map_location)
     with get_local_path(path) as local:
         return _read_local(str(Path(local).expanduser()), map_location)
 
 
-def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Tensor]:
+def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> OrderedDict[str, Tensor]:
     """The weights in what :func:`read_checkpoint` returned.
 
     Args:
         checkpoint: Weights, or a dict with them under ``state_dict`` or ``model``.
         path: Where it came from, for the error.
+
+    Returns:
+        Weights by name, with PyTorch's ``_metadata`` where the file has it.
 
     Raises:
         CheckpointError: If there are none.
@@ -154,7 +181,10 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> dict[str, Tensor]
             f"{path} holds no weights: expected tensors by name, at the top level or "
             "under 'state_dict' or 'model'; nothing was loaded"
         )
-    return {name.removeprefix("module."): value for name, value in state.items()}
+    weights = OrderedDict(state)
+    if hasattr(state, "_metadata"):
+        weights._metadata = state._metadata
+    return weights
 
 
 def use_safe_loaders() -> None:

@@ -371,9 +371,9 @@ def test_random_start_is_said(small_backbone, log):
 
 
 def test_address_that_does_not_answer_is_one_line(monkeypatch):
-    def refuse(url, **kwargs):
+    def refuse(url, path):
         raise OSError("no route to host")
 
-    monkeypatch.setattr(torch.hub, "load_state_dict_from_url", refuse)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", refuse)
     with pytest.raises(CheckpointError, match=r"https://example\.org/x\.pth.*no route"):
         read_checkpoint("https://example.org/x.pth")

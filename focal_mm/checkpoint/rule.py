@@ -1,0 +1,193 @@
+"""The one rule for loading a whole model: every weight, in its shape, finite."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from mmengine.model import BaseTTAModel, is_model_wrapper
+from torch import Tensor, nn
+
+from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.checkpoint.released import convert_released, is_released
+
+_PREFIXES = ("module.", "model.", "ema_")
+"""What wrappers put before the names of a model: data parallelism, trainers, averages.
+"""
+
+_STATISTICS = ("running_mean", "running_var")
+"""Buffers that are learned; others follow from the config and may be absent."""
+
+_SIZE_MISMATCH = re.compile(
+    r"size mismatch for (\S+): copying a param with shape torch\.Size\(\[(.*)\]\) "
+    r"from checkpoint, the shape in current model is torch\.Size\(\[(.*)\]\)"
+)
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: Mapping[str, Any],
+    path: str,
+    allow_partial: bool = False,
+) -> list[str]:
+    """Load all weights of a model from a checkpoint, or refuse the checkpoint.
+
+    Names may begin with ``module.``, ``model.`` or ``ema_``; files of the released code
+    are taken as they are.
+
+    Args:
+        model: Any model; what wraps it is looked through.
+        checkpoint: What :func:`focal_mm.checkpoint.read_checkpoint` returned.
+        path: Where it came from, for the errors.
+        allow_partial: Load what fits where something is missing or has another shape.
+
+    Returns:
+        Lines for the log: what has no place in the model, what keeps its start value.
+
+    Raises:
+        CheckpointError: If a weight of the model is missing or has another shape, or
+            the file holds NaN or infinite weights. The model is not fit for use then.
+    """
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    own = model.state_dict()
+    state = unwrapped(state_dict_of(checkpoint, path), own)
+    if is_released(state):
+        state = convert_released(state)
+    buffers = {name for name, _ in model.named_buffers()}
+    check_finite(state, path, may_be_infinite=buffers)
+
+    missing, unexpected, misfits = _load(model, state, path)
+    loaded = own.keys() - missing
+    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
+    derived = {n for n in missing if n in buffers and not n.endswith(_STATISTICS)}
+    random = [name for name in missing if name not in derived]
+    notes = []
+    if random:
+        if not allow_partial or not loaded:
+            reason = _reason(state, own, loaded, random, misfits, path)
+            raise CheckpointError(f"{path} does not fit the model: {reason}")
+        notes.append(
+            f"{path} is loaded in part: {len(random)} of the model's {len(own)} "
+            f"weights keep their random values, in {_by_part(random)}"
+        )
+    if derived:
+        notes.append(
+            f"{path} lacks {len(derived)} buffers, which are as the config makes them: "
+            f"{', '.join(sorted(derived))}"
+        )
+    if unexpected:
+        notes.append(
+            f"{len(unexpected)} weights of {path} have no place in the model, the "
+            f"first is {unexpected[0]}"
+        )
+    return notes
+
+
+def unwrapped(state: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """Weights without the prefixes of wrappers, if none of their names is known.
+
+    Args:
+        state: Weights by name, with PyTorch's ``_metadata`` if they have it.
+        known: Names that the model has.
+    """
+    # One wrapper may hold another.
+    for prefix in _PREFIXES * 2:
+        if not any(name in known for name in state):
+            state = _without_prefix(state, prefix)
+    return state
+
+
+def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    stripped = type(state)((k.removeprefix(prefix), v) for k, v in state.items())
+    metadata = getattr(state, "_metadata", None)
+    if metadata is not None:
+        # By it, layers tell which version of them wrote the file.
+        stripped._metadata = {k.removeprefix(prefix): v for k, v in metadata.items()}
+    return stripped
+
+
+def check_finite(
+    state: Mapping[str, Tensor], path: str, may_be_infinite: Collection[str] = ()
+) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        CheckpointError: If one of them holds NaN, or inf where it may not.
+    """
+    bad = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point()
+        and (value.isnan() if name in may_be_infinite else ~value.isfinite()).any()
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{path}: {len(bad)} of {len(state)} weights hold NaN or inf, the first is "
+            f"{bad[0]}: its training has diverged; take an earlier checkpoint"
+        )
+
+
+def _load(
+    model: nn.Module, state: dict[str, Tensor], path: str
+) -> tuple[list[str], list[str], dict[str, str]]:
+    """Load what fits; names that are missing and unexpected, and shapes that differ."""
+    misfits = {}
+    try:
+        missing, unexpected = model.load_state_dict(state, strict=False)
+    except CheckpointError as error:
+        raise CheckpointError(f"{path}: {error}") from None
+    except RuntimeError as error:
+        misfits = {
+            name: f"{name} is ({found}) in the file and ({wanted}) in the model"
+            for name, found, wanted in _SIZE_MISMATCH.findall(str(error))
+        }
+        if not misfits:
+            # PyTorch's first line is a title, and then comes a line for each weight.
+            reason = str(error).strip().splitlines()[:2][-1].strip()
+            raise CheckpointError(f"{path} does not fit the model: {reason}") from None
+        fitting = _without_prefix(state, "")
+        for name in misfits:
+            fitting.pop(name, None)
+        missing, unexpected = model.load_state_dict(fitting, strict=False)
+    return missing, unexpected, misfits
+
+
+def _by_part(names: Iterable[str]) -> str:
+    parts = Counter(name.split(".")[0] for name in names)
+    return ", ".join(f"{part} ({count})" for part, count in parts.items())
+
+
+def _reason(
+    state: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    loaded: Collection[str],
+    random: Sequence[str],
+    misfits: Mapping[str, str],
+    path: str,
+) -> str:
+    """What is missing, and what would make the file fit."""
+    in_part = ", or --allow-partial to load what fits"
+    if misfits:
+        first, *others = misfits.values()
+        return (
+            f"{first}{f', and {len(others)} more differ' if others else ''}: give the "
+            f"model the num_classes and sizes of the file's config{in_part}"
+        )
+    backbone = {name for name in own if name.startswith("backbone.")}
+    start = f"a backbone goes by model.backbone.init_cfg.checkpoint={path} in training"
+    if not loaded:
+        bare = any(f"backbone.{name}" in backbone for name in state)
+        return (
+            f"it has none of its names: the first are {next(iter(state))} in the file "
+            f"and {next(iter(own))} in the model; "
+            f"{start if bare else 'it is of another model'}"
+        )
+    whole = "needed is a checkpoint of the whole model, as training writes it"
+    return (
+        f"it lacks {len(random)} of {len(own)} weights, in {_by_part(random)}, the "
+        f"first is {random[0]}: {start if loaded <= backbone else whole}{in_part}"
+    )
