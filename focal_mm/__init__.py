@@ -7,19 +7,30 @@ root registry, where mmdet, mmseg and mmpretrain find it. Without MMEngine there
 
 from focal_mm.version import __version__
 
+_LOADERS = ("load_classifier", "load_detector", "load_segmentor")
+
 try:
     import mmengine  # noqa: F401
 except ModuleNotFoundError:
 
     def __getattr__(name: str) -> object:
-        if name != "FocalTransformer":
+        if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         raise ModuleNotFoundError(
-            "focal_mm.FocalTransformer needs MMEngine: install 'focal_mm[engine]' "
+            f"focal_mm.{name} needs MMEngine: install 'focal_mm[engine]' "
             "(maintained family, onedl-mmengine) or keep the mmengine that your "
             "OpenMMLab libraries use"
         )
 else:
     from focal_mm.models import FocalTransformer
 
-__all__ = ["FocalTransformer", "__version__"]
+    def __getattr__(name: str) -> object:
+        if name not in _LOADERS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # Only now: the command lines' half of the package is slow to import.
+        from focal_mm.engine import inferencers
+
+        return getattr(inferencers, name)
+
+
+__all__ = ["FocalTransformer", "__version__", *_LOADERS]

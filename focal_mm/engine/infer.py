@@ -24,7 +24,7 @@ from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing
 from focal_mm.engine.inferencers import Predictor
 from focal_mm.engine.libraries import library_of
-from focal_mm.engine.options import Parser, add_cfg_options
+from focal_mm.engine.options import Parser, add_allow_partial, add_cfg_options
 
 IMAGE_SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".ppm")
@@ -78,6 +78,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="make again what is there; without, an interrupted command goes on",
     )
+    add_allow_partial(parser)
     add_cfg_options(parser)
     return parser
 
@@ -113,7 +114,9 @@ def _run(args: argparse.Namespace) -> None:
     if jobs:
         kind = pkgutil.resolve_name(library.predictor)
         device = args.device or get_device()
-        predictor = kind(cfg, args.checkpoint, device, args.score_thr)
+        predictor = kind(
+            cfg, args.checkpoint, device, args.score_thr, args.allow_partial
+        )
         for note in predictor.notes:
             print(f"note: {note}")
         unusable = _process(jobs, predictor)
@@ -228,6 +231,8 @@ def _process(
                         _draw_image(str(source), files, predictor)
             except UnusableError as error:
                 unusable.append(f"{source} ({error})")
+            except cv2.error as error:
+                unusable.append(f"{source} ({' '.join(str(error).split())})")
             except torch.cuda.OutOfMemoryError:
                 unusable.append(f"{source} (too large for the GPU's memory)")
     return unusable

@@ -4,24 +4,33 @@ They predict, draw and describe; here is what differs in how they are called, an
 they leave out: the whole model's weights must be in the checkpoint.
 """
 
+import logging
 import pkgutil
 import warnings
 from abc import ABC, abstractmethod
-from collections import OrderedDict
 from collections.abc import Mapping
 from copy import deepcopy
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import mmcv
 import numpy as np
 from mmengine.config import Config
+from mmengine.device import get_device
+from mmengine.logging import print_log
 from mmengine.registry import DATASETS, init_default_scope
 
-from focal_mm.checkpoint import convert_released, read_checkpoint
-from focal_mm.checkpoint.read import state_dict_of
-from focal_mm.checkpoint.released import is_released
+from focal_mm.checkpoint import read_checkpoint
+from focal_mm.checkpoint.rule import load_weights
 from focal_mm.engine.checks import class_numbers
+from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.libraries import library_of
+
+if TYPE_CHECKING:
+    from mmdet.apis import DetInferencer
+    from mmpretrain import ImageClassificationInferencer
+    from mmseg.apis import MMSegInferencer
 
 
 class Predictor(ABC):
@@ -34,13 +43,15 @@ class Predictor(ABC):
         device: Where to run.
         score_thr: For detectors, the score from which predictions are drawn; mmdet's
             default is 0.3.
+        allow_partial: Whether weights may be missing from the checkpoint.
 
     Attributes:
+        inferencer: The library's.
         notes: Lines for the user.
 
     Raises:
-        UserError: If the checkpoint does not fit the config.
-        focal_mm.checkpoint.CheckpointError: If it cannot be read.
+        focal_mm.checkpoint.CheckpointError: If the checkpoint cannot be read or does
+            not fit the config.
     """
 
     _inferencer_type: str
@@ -53,6 +64,7 @@ class Predictor(ABC):
         checkpoint: str,
         device: str,
         score_thr: float | None = None,
+        allow_partial: bool = False,
     ) -> None:
         if score_thr is not None:
             self._drawing = dict(pred_score_thr=score_thr)
@@ -65,39 +77,14 @@ class Predictor(ABC):
         with warnings.catch_warnings():
             # That weights and class names are missing: they come below.
             warnings.simplefilter("ignore", UserWarning)
-            self._inferencer = self._build(cfg, device)
-        self._load(loaded, checkpoint)
+            self.inferencer = self._build(cfg, device)
+        model = self.inferencer.model
+        self.notes += load_weights(model, loaded, checkpoint, allow_partial)
         self._name_classes(cfg, loaded.get("meta") or {})
 
     def _build(self, cfg: Config, device: str) -> Any:
         """The library's inferencer, without weights."""
         return pkgutil.resolve_name(self._inferencer_type)(cfg, device=device)
-
-    def _load(self, loaded: Mapping[str, Any], checkpoint: str) -> None:
-        """Load all weights; the libraries take what fits and leave the rest random."""
-        state = state_dict_of(loaded, checkpoint)
-        state = OrderedDict(convert_released(state) if is_released(state) else state)
-        # By it, layers tell which version of them wrote the file.
-        state._metadata = getattr(loaded.get("state_dict"), "_metadata", None)
-        model = self._inferencer.model
-        misfit = f"{checkpoint} does not fit the config:"
-        try:
-            missing, unexpected = model.load_state_dict(state, strict=False)
-        except RuntimeError as error:
-            # PyTorch's first line is a title, and then comes a line for each weight.
-            first = str(error).splitlines()[1].strip()
-            raise UserError(f"{misfit} {first}") from None
-        if missing:
-            raise UserError(
-                f"{misfit} it lacks {len(missing)} of the model's "
-                f"{len(model.state_dict())} weights, the first is {missing[0]}; needed "
-                "is a checkpoint of the whole model, as training writes it"
-            )
-        if unexpected:
-            self.notes.append(
-                f"{len(unexpected)} weights of {checkpoint} have no place in the "
-                f"model, the first is {unexpected[0]}"
-            )
 
     def _name_classes(self, cfg: Config, meta: Mapping[str, Any]) -> None:
         """Take names and colours from a checkpoint's meta or the config's data."""
@@ -119,10 +106,10 @@ class Predictor(ABC):
             colours = colours.tolist()
         palette = [tuple(colour) for colour in colours[: len(names)]]
         meta = dict(classes=tuple(names), palette=palette)
-        self._inferencer.model.dataset_meta = meta
-        self._inferencer.visualizer.dataset_meta = meta
+        self.inferencer.model.dataset_meta = meta
+        self.inferencer.visualizer.dataset_meta = meta
         # Where mmpretrain looks.
-        self._inferencer.classes = meta["classes"]
+        self.inferencer.classes = meta["classes"]
 
     def predict(self, image: str | np.ndarray) -> Any:
         """Predict one image.
@@ -134,17 +121,15 @@ class Predictor(ABC):
         Returns:
             The library's data sample.
         """
-        data = next(iter(self._inferencer.preprocess([image])))
+        data = next(iter(self.inferencer.preprocess([image])))
         # mmdet's gives the image back before the data.
-        (sample,) = self._inferencer.forward(
-            data if isinstance(data, dict) else data[1]
-        )
+        (sample,) = self.inferencer.forward(data if isinstance(data, dict) else data[1])
         return sample
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
         """A copy of the BGR image (H, W, 3) of uint8 with the predictions drawn."""
         images = [mmcv.bgr2rgb(image)]
-        drawn = self._inferencer.visualize(
+        drawn = self.inferencer.visualize(
             images, [sample], return_vis=True, **self._drawing
         )
         return mmcv.rgb2bgr(drawn[0])
@@ -161,7 +146,7 @@ class Detector(Predictor):
     _visualizer = "DetLocalVisualizer"
 
     def describe(self, sample: Any) -> dict:
-        return self._inferencer.pred2dict(sample)
+        return self.inferencer.pred2dict(sample)
 
 
 class Segmentor(Predictor):
@@ -197,9 +182,71 @@ class Classifier(Predictor):
         return inferencer
 
     def draw(self, image: np.ndarray, sample: Any) -> np.ndarray:
-        visualizer, image = self._inferencer.visualizer, mmcv.bgr2rgb(image)
+        visualizer, image = self.inferencer.visualizer, mmcv.bgr2rgb(image)
         return mmcv.rgb2bgr(visualizer.visualize_cls(image, sample, draw_gt=False))
 
     def describe(self, sample: Any) -> dict:
-        found = self._inferencer.postprocess([sample], None)[0]
+        found = self.inferencer.postprocess([sample], None)[0]
         return dict(found, pred_scores=found["pred_scores"].tolist())
+
+
+def load_detector(
+    config: str | Path,
+    checkpoint: str,
+    device: str | None = None,
+    allow_partial: bool = False,
+) -> "DetInferencer":
+    """Make mmdet's Inferencer with weights of a file, of which nothing is executed.
+
+    Args:
+        config: Config file.
+        checkpoint: File or address with all weights of the model, as training writes
+            it.
+        device: Where to run; by default a GPU if there is one.
+        allow_partial: Whether weights may be missing; the log names what is random.
+
+    Raises:
+        focal_mm.engine.UserError: If the config is not a detector's.
+        focal_mm.checkpoint.CheckpointError: If the checkpoint cannot be read or does
+            not fit the config.
+    """
+    return _load(Detector, config, checkpoint, device, allow_partial)
+
+
+def load_segmentor(
+    config: str | Path,
+    checkpoint: str,
+    device: str | None = None,
+    allow_partial: bool = False,
+) -> "MMSegInferencer":
+    """Make mmseg's Inferencer; see :func:`load_detector`."""
+    return _load(Segmentor, config, checkpoint, device, allow_partial)
+
+
+def load_classifier(
+    config: str | Path,
+    checkpoint: str,
+    device: str | None = None,
+    allow_partial: bool = False,
+) -> "ImageClassificationInferencer":
+    """Make mmpretrain's Inferencer; see :func:`load_detector`."""
+    return _load(Classifier, config, checkpoint, device, allow_partial)
+
+
+def _load(
+    kind: type[Predictor],
+    config: str | Path,
+    checkpoint: str,
+    device: str | None,
+    allow_partial: bool,
+) -> Any:
+    cfg = load_config(config)
+    library = library_of(cfg)
+    if pkgutil.resolve_name(library.predictor) is not kind:
+        raise UserError(f"{config} is a config of {library.scope}: use its loader")
+    predictor = kind(
+        cfg, checkpoint, device or get_device(), allow_partial=allow_partial
+    )
+    for note in predictor.notes:
+        print_log(note, logger="current", level=logging.WARNING)
+    return predictor.inferencer

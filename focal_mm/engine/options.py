@@ -48,6 +48,16 @@ def add_cfg_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_allow_partial(parser: argparse.ArgumentParser) -> None:
+    """Add ``--allow-partial`` to a parser."""
+    parser.add_argument(
+        "--allow-partial",
+        action="store_true",
+        help="load what fits of a checkpoint that lacks weights of the model or has "
+        "other shapes; the rest stays random, and the log says what",
+    )
+
+
 def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
     """Add what training and testing have in common to a parser.
 
@@ -59,6 +69,7 @@ def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
         "--work-dir", help=f"folder for {written} (default: work_dirs/CONFIG_NAME)"
     )
     add_cfg_options(parser)
+    add_allow_partial(parser)
     parser.add_argument(
         "--launcher",
         choices=("none", "pytorch", "slurm"),
@@ -87,6 +98,8 @@ def add_run_options(parser: argparse.ArgumentParser, written: str) -> None:
 def apply_run_options(cfg: Config, args: argparse.Namespace) -> None:
     """Put the launcher and the work dir into a config."""
     cfg.launcher = args.launcher
+    if args.allow_partial:
+        cfg.allow_partial = True
     if args.work_dir is not None:
         cfg.work_dir = args.work_dir
     elif cfg.get("work_dir") is None:

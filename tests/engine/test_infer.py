@@ -263,9 +263,9 @@ def weights_of(state: dict, kind: str) -> dict:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("backbone", "it lacks 2 of the model's"),
-        ("lacking", "the first is head.fc.bias; needed is a checkpoint of the whole"),
-        ("wide", "size mismatch for head.fc.weight: copying a param with shape"),
+        ("backbone", "it lacks 2 of 87 weights, in head (2), the first is head.fc."),
+        ("lacking", "in head (1), the first is head.fc.bias: needed is a"),
+        ("wide", "head.fc.weight is (7, 128) in the file and (5, 128) in the model"),
     ],
 )
 def test_checkpoints_that_do_not_fit(demo, toy_model, pictures, capsys, kind, message):
@@ -275,7 +275,7 @@ def test_checkpoints_that_do_not_fit(demo, toy_model, pictures, capsys, kind, me
     options = ("--config", str(toy.config), "--checkpoint", "other.pth")
     assert main([str(pictures), *options, "--device", "cpu"]) == 1
     error = capsys.readouterr().err
-    assert error.startswith("image_demo.py: other.pth does not fit the config: ")
+    assert error.startswith("image_demo.py: other.pth does not fit the model: ")
     assert message in error
     assert error.count("\n") == 1
     assert not Path("outputs").exists()
