@@ -10,19 +10,23 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
+from typing import TypeVar
 
 import torch
 from mmengine.config import Config, ConfigDict
 from mmengine.device import get_device
 from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
-from mmengine.runner import Runner
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed as dist
 
+from focal_mm.checkpoint import CheckpointError
 from focal_mm.checkpoint.read import use_safe_loaders
 from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
+from focal_mm.engine.runner import Runner
+
+T = TypeVar("T")
 
 # What the launchers set for each process, and how they are called.
 _LAUNCHERS = {
@@ -72,37 +76,36 @@ def join(cfg: Config) -> list[str]:
     ]
 
 
-def check_together(check: Callable[[], list[str]]) -> list[str]:
+def check_together(check: Callable[[], T]) -> T:
     """Run a check in every process that has joined; one that fails stops them all.
 
     Machines may have disks of their own: data that one of them lacks must not leave the
     others waiting for it.
 
     Args:
-        check: Raises a UserError if something is wrong; returns lines for the log.
+        check: Raises a UserError or CheckpointError if something is wrong.
 
     Returns:
-        The lines of this process.
+        What the first process's check has returned, in all processes.
 
     Raises:
         UserError: If the check failed here or elsewhere.
     """
-    failure, notes = None, []
+    line = value = None
     try:
-        notes = check()
-    except UserError as error:
-        failure = error
-    line = str(failure) if failure else None
-    lines = [line]
+        value = check()
+    except (UserError, CheckpointError) as error:
+        line = str(error)
+    results = [(line, value)]
     if dist.is_initialized():
-        lines = [None] * dist.get_world_size()
-        dist.all_gather_object(lines, line)
-    failed = {rank: text for rank, text in enumerate(lines) if text is not None}
+        results = [None] * dist.get_world_size()
+        dist.all_gather_object(results, (line, value))
+    failed = {rank: text for rank, (text, _) in enumerate(results) if text is not None}
     if failed:
         leave()
         rank, text = next(iter(failed.items()))
-        raise failure or UserError(f"process {rank}, on another machine: {text}")
-    return notes
+        raise UserError(line or f"process {rank}, on another machine: {text}")
+    return results[0][1]
 
 
 def build_runner(cfg: Config, notes: list[str]) -> Runner:

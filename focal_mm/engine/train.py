@@ -2,10 +2,9 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.runner import find_latest_checkpoint
+from mmengine.dist import is_main_process
 
 from focal_mm.engine import options
 from focal_mm.engine.checks import (
@@ -20,6 +19,9 @@ from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import check_together, join, leave
 from focal_mm.engine.libraries import LIBRARIES
+from focal_mm.engine.resume import find_start, remove_checkpoints
+
+_LENGTHS = ("max_iters", "max_epochs", "val_interval")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -38,11 +40,14 @@ def _train(args: Namespace) -> None:
     with explained(cfg):
         notes = _adapt(cfg, args)
         notes += join(cfg)
+        notes += _start(cfg, args) + _say_scratch(cfg)
         notes += check_together(lambda: check_train(cfg, not args.no_data_check))
         replace_unreadable(cfg)
         if args.check:
             rehearse(cfg, "train")
         else:
+            if args.overwrite and not cfg.resume and is_main_process():
+                remove_checkpoints(cfg)
             runner = run(cfg, notes, "train")
             runner.logger.info(
                 f"Finished: checkpoints and logs are in {runner.work_dir}"
@@ -62,12 +67,19 @@ def _parser() -> ArgumentParser:
         action="store_true",
         help="scale the learning rate by batch size / auto_scale_lr.base_batch_size",
     )
-    parser.add_argument(
+    start = parser.add_mutually_exclusive_group()
+    start.add_argument(
         "--resume",
         nargs="?",
         const="auto",
         metavar="CHECKPOINT",
-        help="resume from a checkpoint, by default the latest in the work dir",
+        help="resume from a checkpoint, by default the newest whole one in the work "
+        "dir; starts anew where there is none",
+    )
+    start.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="start anew in a work dir with checkpoints, and remove these",
     )
     return parser
 
@@ -88,29 +100,58 @@ def _adapt(cfg: Config, args: Namespace) -> list[str]:
         if "base_batch_size" not in (cfg.get("auto_scale_lr") or {}):
             raise UserError("--auto-scale-lr needs auto_scale_lr.base_batch_size")
         cfg.auto_scale_lr.enable = True
-    notes = _apply_resume(cfg, args.resume) if args.resume else []
-    library = LIBRARIES.get(cfg.get("default_scope"))
-    pretrained = checkpoints_of_training(cfg) or cfg.model.get("pretrained")
-    if library and library.dense and "backbone" in cfg.model and not pretrained:
-        notes.append(
-            "the backbone trains from scratch: for pretrained weights pass "
-            "--cfg-options model.backbone.init_cfg.checkpoint=PATH"
-        )
+    return _check_schedule(cfg)
+
+
+def _start(cfg: Config, args: Namespace) -> list[str]:
+    """Decide for all processes where the run starts; returns lines for the log."""
+    resume = args.resume
+    if resume is None and cfg.get("resume"):
+        resume = cfg.get("load_from") or "auto"
+    found = check_together(
+        lambda: find_start(cfg, resume, args.overwrite) if is_main_process() else None
+    )
+    checkpoint, notes = found
+    cfg.resume = checkpoint is not None
+    if checkpoint is not None:
+        cfg.load_from = checkpoint
     return notes
 
 
-def _apply_resume(cfg: Config, resume: str) -> list[str]:
-    cfg.resume = True
-    if resume != "auto":
-        cfg.load_from = resume
+def _say_scratch(cfg: Config) -> list[str]:
+    library = LIBRARIES.get(cfg.get("default_scope"))
+    pretrained = checkpoints_of_training(cfg) or cfg.model.get("pretrained")
+    if not library or not library.dense or "backbone" not in cfg.model or pretrained:
         return []
-    folder = Path(cfg.work_dir)
-    if not (folder / "last_checkpoint").is_file():
-        # load_from stays: a job that always says --resume may start by it.
-        cfg.resume = False
-        return [f"--resume: no checkpoint in {cfg.work_dir}, starting anew"]
-    latest = Path(find_latest_checkpoint(cfg.work_dir))
-    # The folder may have been moved since.
-    moved = folder / latest.name
-    cfg.load_from = str(moved if moved.exists() else latest)
-    return []
+    return [
+        "the backbone trains from scratch: for pretrained weights pass "
+        "--cfg-options model.backbone.init_cfg.checkpoint=PATH"
+    ]
+
+
+def _check_schedule(cfg: Config) -> list[str]:
+    """Check what must be a number from 1 on; returns lines for the log.
+
+    Raises:
+        UserError: If a run would do nothing or never log.
+    """
+    hooks = cfg.get("default_hooks") or {}
+    checkpoint = hooks.get("checkpoint") or {}
+    numbers = {
+        f"{key}.{name}": (node or {}).get(name)
+        for key, node, *names in (
+            ("train_cfg", cfg.get("train_cfg"), *_LENGTHS),
+            ("default_hooks.logger", hooks.get("logger"), "interval"),
+            ("default_hooks.checkpoint", checkpoint, "interval"),
+        )
+        for name in names
+    }
+    for key, value in numbers.items():
+        # MMEngine's CheckpointHook takes -1 for never.
+        allowed = (None, -1) if "checkpoint" in key else (None,)
+        if value not in allowed and not (type(value) is int and value > 0):
+            raise UserError(f"{key} must be a number from 1 on, got {value!r}")
+    if checkpoint.get("max_keep_ckpts") != 1:
+        return []
+    checkpoint["max_keep_ckpts"] = 2
+    return ["max_keep_ckpts=1 removes a checkpoint before the next is whole: it is 2"]

@@ -7,6 +7,7 @@ import pytest
 import torch
 from mmengine.config import Config
 
+from focal_mm.checkpoint import CheckpointError
 from focal_mm.engine import launch
 from focal_mm.engine.errors import UserError
 
@@ -132,25 +133,41 @@ def test_what_several_processes_cannot_have(
     assert joined == []
 
 
-@pytest.mark.parametrize("errors", [[None, "gone.pth"], ["here", "gone.pth"]])
-def test_a_check_that_fails_anywhere_stops_every_process(monkeypatch, errors):
-    def gather(lines: list, line: str | None) -> None:
-        assert line == errors[0]
-        lines[:] = errors
-
-    def check() -> None:
-        if errors[0]:
-            raise UserError(errors[0])
-
+@pytest.fixture
+def other_process(monkeypatch: pytest.MonkeyPatch):
+    """Pretends a second process, whose result of a check is given."""
     left = []
-    monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
-    monkeypatch.setattr(launch.dist, "get_world_size", lambda: 2)
-    monkeypatch.setattr(launch.dist, "all_gather_object", gather)
-    monkeypatch.setattr(launch, "leave", lambda: left.append(True))
-    expected = errors[0] or "process 1, on another machine: gone.pth"
+
+    def pretend(result: tuple) -> list:
+        def gather(results: list, own: tuple) -> None:
+            results[:] = [own, result]
+
+        monkeypatch.setattr(launch.dist, "is_initialized", lambda: True)
+        monkeypatch.setattr(launch.dist, "get_world_size", lambda: 2)
+        monkeypatch.setattr(launch.dist, "all_gather_object", gather)
+        monkeypatch.setattr(launch, "leave", lambda: left.append(True))
+        return left
+
+    return pretend
+
+
+@pytest.mark.parametrize("error", [None, "here"])
+def test_a_check_that_fails_anywhere_stops_every_process(other_process, error):
+    def check() -> None:
+        if error:
+            raise CheckpointError(error)
+
+    left = other_process(("gone.pth", None))
+    expected = error or "process 1, on another machine: gone.pth"
     with pytest.raises(UserError, match=f"^{expected}$"):
         launch.check_together(check)
     assert left
+
+
+def test_what_the_first_process_finds_holds_for_all(other_process):
+    assert launch.check_together(lambda: 1) == 1
+    assert not other_process((None, None))
+    assert launch.check_together(lambda: 2) == 2
 
 
 class TestSlurm:

@@ -1,7 +1,6 @@
 """The command line of training: what it does to a config, and how it says no."""
 
 from functools import partial
-from pathlib import Path
 
 import pytest
 
@@ -46,40 +45,62 @@ def test_auto_scale_lr(training_cfg):
         training_cfg("--auto-scale-lr", "--cfg-options", "auto_scale_lr=None")
 
 
-def test_resume_from_a_file(training_cfg):
-    cfg, notes = training_cfg("--resume", "x.pth")
-    assert (cfg.resume, cfg.load_from, notes) == (True, "x.pth", [])
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ("train_cfg.max_iters=0", "train_cfg.max_iters must be a number from 1 on"),
+        ("train_cfg.max_epochs=ten", "from 1 on, got 'ten'"),
+        ("train_cfg.val_interval=-1", "train_cfg.val_interval must be"),
+        ("default_hooks.logger.interval=0", "default_hooks.logger.interval must be"),
+        ("default_hooks.checkpoint.interval=0", "default_hooks.checkpoint.interval"),
+    ],
+)
+def test_runs_that_would_do_nothing(training_cfg, option, message):
+    with pytest.raises(UserError, match=message):
+        training_cfg("--cfg-options", option)
 
 
-def test_resume_from_the_latest(training_cfg, folder):
-    work = folder / "work"
-    work.mkdir()
-    (work / "epoch_2.pth").touch()
-    (work / "last_checkpoint").write_text(str(work / "epoch_2.pth"))
-    cfg, _ = training_cfg("--resume", "--work-dir", "work")
-    assert cfg.resume
-    assert Path(cfg.load_from).samefile(work / "epoch_2.pth")
-
-    moved = work.rename(folder / "moved")
-    cfg, _ = training_cfg("--resume", "--work-dir", "moved")
-    assert Path(cfg.load_from).samefile(moved / "epoch_2.pth")
+def test_checkpoints_may_never_be_written(training_cfg):
+    training_cfg("--cfg-options", "default_hooks.checkpoint.interval=-1")
 
 
-def test_resume_with_nothing_to_resume_keeps_load_from(training_cfg):
-    cfg, notes = training_cfg("--resume", "--cfg-options", "load_from=x.pth")
+def test_the_only_checkpoint_is_not_removed_before_the_next_is_whole(training_cfg):
+    kept = "default_hooks.checkpoint.max_keep_ckpts"
+    cfg, (note,) = training_cfg("--cfg-options", f"{kept}=1")
+    assert cfg.default_hooks.checkpoint.max_keep_ckpts == 2
+    assert "max_keep_ckpts=1" in note
+    assert training_cfg("--cfg-options", f"{kept}=3")[1] == []
+
+
+def start_of(training_cfg, *options: str, scope: str = "mmdet"):
+    """Config and notes after it is known where a run starts."""
+    cfg, _ = training_cfg(*options, scope=scope)
+    args = train._parser().parse_args(["minimal.py", *options])
+    return cfg, train._start(cfg, args) + train._say_scratch(cfg)
+
+
+def test_training_from_scratch_is_said(training_cfg, folder):
+    assert any("from scratch" in note for note in start_of(training_cfg)[1])
+    for options in (
+        ("--cfg-options", "model.backbone.init_cfg.checkpoint=x.pth"),
+        ("--cfg-options", "load_from=x.pth"),
+        ("--resume", "s3://x.pth"),
+    ):
+        assert not start_of(training_cfg, *options)[1]
+    assert not start_of(training_cfg, scope="mmpretrain")[1]
+
+
+def test_resume_keeps_load_from_where_there_is_no_checkpoint(training_cfg):
+    options = ("--resume", "--cfg-options", "load_from=x.pth")
+    cfg, notes = start_of(training_cfg, *options)
     assert (cfg.resume, cfg.load_from) == (False, "x.pth")
     assert "no checkpoint in ./work_dirs/minimal" in notes[0]
 
 
-def test_training_from_scratch_is_said(training_cfg):
-    assert any("from scratch" in note for note in training_cfg()[1])
-    for options in (
-        ("--cfg-options", "model.backbone.init_cfg.checkpoint=x.pth"),
-        ("--cfg-options", "load_from=x.pth"),
-        ("--resume", "x.pth"),
-    ):
-        assert not training_cfg(*options)[1]
-    assert not training_cfg(scope="mmpretrain")[1]
+def test_resume_of_the_config(training_cfg):
+    options = ("--cfg-options", "resume=True", "load_from=s3://x.pth")
+    cfg, _ = start_of(training_cfg, *options)
+    assert (cfg.resume, cfg.load_from) == (True, "s3://x.pth")
 
 
 def test_checkpoint_alone_means_pretrained(training_cfg):
