@@ -32,6 +32,7 @@ run_dist() {
         --node_rank="${NODE_RANK:-0}" \
         --master_addr="${MASTER_ADDR:-127.0.0.1}" \
         --master_port="${PORT:-29500}" \
+        --max_restarts="${MAX_RESTARTS:-0}" \
         --nproc_per_node="$gpus" \
         "$TOOLS/$script" "$@" --launcher pytorch
 }

@@ -57,27 +57,31 @@ def load_weights(
     state = unwrapped(state_dict_of(checkpoint, path), own)
     if is_released(state):
         state = convert_released(state)
-    buffers = {name for name, _ in model.named_buffers()}
-    check_finite(state, path, may_be_infinite=buffers)
+    parameters = dict(model.named_parameters())
+    learned = [n for n in own if n in parameters or n.endswith(_STATISTICS)]
+    # Masks, for one, may hold -inf.
+    check_finite(state, path, may_be_infinite=state.keys() - set(learned))
 
     missing, unexpected, misfits = _load(model, state, path)
-    loaded = own.keys() - missing
-    missing = [name for name in missing if not name.endswith("num_batches_tracked")]
-    derived = {n for n in missing if n in buffers and not n.endswith(_STATISTICS)}
-    random = [name for name in missing if name not in derived]
+    random = [name for name in learned if name in missing]
+    derived = [
+        name
+        for name in missing
+        if name not in learned and not name.endswith("num_batches_tracked")
+    ]
     notes = []
     if random:
-        if not allow_partial or not loaded:
-            reason = _reason(state, own, loaded, random, misfits, path)
+        if not allow_partial or len(random) == len(learned):
+            reason = _reason(state, learned, random, misfits, path)
             raise CheckpointError(f"{path} does not fit the model: {reason}")
         notes.append(
-            f"{path} is loaded in part: {len(random)} of the model's {len(own)} "
+            f"{path} is loaded in part: {len(random)} of the model's {len(learned)} "
             f"weights keep their random values, in {_by_part(random)}"
         )
     if derived:
         notes.append(
             f"{path} lacks {len(derived)} buffers, which are as the config makes them: "
-            f"{', '.join(sorted(derived))}"
+            f"{', '.join(derived)}"
         )
     if unexpected:
         notes.append(
@@ -163,8 +167,7 @@ def _by_part(names: Iterable[str]) -> str:
 
 def _reason(
     state: Mapping[str, Tensor],
-    own: Mapping[str, Tensor],
-    loaded: Collection[str],
+    learned: Sequence[str],
     random: Sequence[str],
     misfits: Mapping[str, str],
     path: str,
@@ -177,17 +180,19 @@ def _reason(
             f"{first}{f', and {len(others)} more differ' if others else ''}: give the "
             f"model the num_classes and sizes of the file's config{in_part}"
         )
-    backbone = {name for name in own if name.startswith("backbone.")}
     start = f"a backbone goes by model.backbone.init_cfg.checkpoint={path} in training"
-    if not loaded:
-        bare = any(f"backbone.{name}" in backbone for name in state)
+    if len(random) == len(learned):
+        is_bare = any(f"backbone.{name}" in learned for name in state)
         return (
             f"it has none of its names: the first are {next(iter(state))} in the file "
-            f"and {next(iter(own))} in the model; "
-            f"{start if bare else 'it is of another model'}"
+            f"and {learned[0]} in the model; "
+            f"{start if is_bare else 'it is of another model'}"
         )
+    is_backbone = all(
+        name.startswith("backbone.") for name in learned if name not in random
+    )
     whole = "needed is a checkpoint of the whole model, as training writes it"
     return (
-        f"it lacks {len(random)} of {len(own)} weights, in {_by_part(random)}, the "
-        f"first is {random[0]}: {start if loaded <= backbone else whole}{in_part}"
+        f"it lacks {len(random)} of {len(learned)} weights, in {_by_part(random)}, the "
+        f"first is {random[0]}: {start if is_backbone else whole}{in_part}"
     )

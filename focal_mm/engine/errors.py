@@ -1,11 +1,14 @@
 """Errors that the person at the command line can put right."""
 
 import os
+import re
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
+
+from torch import distributed as dist
 
 from focal_mm.checkpoint.errors import CheckpointError
 
@@ -13,8 +16,23 @@ PATIENCE = 60
 """Seconds in which a launcher ends processes after the first one has failed."""
 
 
+STOPPED = 128 + signal.SIGTERM
+"""Exit code of a training that was stopped and can be resumed."""
+
+LOST_PATIENCE = 5
+"""Seconds that a process waits which another one of its run has left."""
+
+LOST = os.EX_TEMPFAIL
+"""Exit code of a process that another one of its run has left, which may be tried
+again, as ``tools/_torchrun.py`` does."""
+
+
 class UserError(Exception):
     """What is wrong, where, and what to do about it, in one line."""
+
+
+class StoppedError(Exception):
+    """SIGTERM has ended a training in good order; says how to go on."""
 
 
 def speaks() -> bool:
@@ -53,7 +71,7 @@ def run_guarded(
 
     Returns:
         The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
-        if it was stopped.
+        if it was stopped, :data:`STOPPED` and :data:`LOST`.
     """
     if catch_sigterm:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -64,6 +82,20 @@ def run_guarded(
             traceback.print_exc()
         say(f"{program}: {error}")
         return 1
+    except StoppedError as error:
+        if speaks():
+            print(f"{program}: {error}", file=sys.stderr)
+        return STOPPED
+    except RuntimeError as error:
+        if not _has_lost_others(error):
+            raise
+        print(
+            f"{program}: another process of the run has ended ({str(error).strip().splitlines()[0]})",
+            file=sys.stderr,
+        )
+        # The launcher is to see that one first, which may have said why.
+        time.sleep(LOST_PATIENCE)
+        return LOST
     except KeyboardInterrupt:
         if speaks():
             print(f"{program}: {stopped}", file=sys.stderr)
@@ -71,3 +103,9 @@ def run_guarded(
     finally:
         if catch_sigterm:
             signal.signal(signal.SIGTERM, before)
+
+
+def _has_lost_others(error: RuntimeError) -> bool:
+    # gloo has no class of its own for it.
+    is_gloo = re.search(r"gloo.*(closed|reset) by peer", str(error), re.DOTALL)
+    return bool(is_gloo) or isinstance(error, dist.DistBackendError)

@@ -10,7 +10,7 @@ import shlex
 import subprocess
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from mmengine.config import Config, ConfigDict
@@ -19,6 +19,7 @@ from mmengine.dist import init_dist
 from mmengine.registry import RUNNERS
 from mmengine.utils.dl_utils import set_multi_processing
 from torch import distributed as dist
+from torch.distributed.rendezvous import rendezvous
 
 from focal_mm.checkpoint import CheckpointError
 from focal_mm.checkpoint.read import use_safe_loaders
@@ -62,18 +63,50 @@ def join(cfg: Config) -> list[str]:
         _check_gpus()
         # As the Runner does, which then leaves it alone.
         set_multi_processing(**env_cfg.get("mp_cfg", {}), distributed=True)
-        init_dist(cfg.launcher, **dist_cfg)
+        _meet(lambda: init_dist(cfg.launcher, **dist_cfg, **_store_of_restart()))
         return []
     if cfg.launcher == "slurm":
         _take_slurm_environment()
     seconds = dist_cfg.get("timeout")
     timeout = {"timeout": timedelta(seconds=seconds)} if seconds else {}
-    dist.init_process_group("gloo", **timeout)
+    _meet(lambda: dist.init_process_group("gloo", **timeout, **_store_of_restart()))
     return [
         f"no GPU is visible: {dist.get_world_size()} CPU processes of "
         f"{torch.get_num_threads()} thread(s) each, joined by gloo",
         *adapt_config_to_cpu(cfg),
     ]
+
+
+def _meet(join_group: Callable[[], None]) -> None:
+    """Join a process group.
+
+    Raises:
+        UserError: If the first process cannot open the port, or the others do not
+            find it.
+    """
+    try:
+        join_group()
+    except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:
+        address = ":".join(os.environ.get(f"MASTER_{n}", "?") for n in ("ADDR", "PORT"))
+        raise UserError(
+            f"the processes cannot meet at {address} (MASTER_ADDR:MASTER_PORT, or PORT "
+            f"of the scripts): {str(error).strip().splitlines()[0]}"
+        ) from None
+
+
+def _store_of_restart() -> dict[str, Any]:
+    """Arguments of a process group whose processes torchrun has started again.
+
+    They meet at the store of those before them, where these have left the addresses
+    and ids of connections that are dead: PyTorch's static rendezvous keeps it. New ones
+    go under a prefix.
+    """
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    if attempt == "0":
+        return {}
+    store, rank, world_size = next(rendezvous("env://"))
+    store = dist.PrefixStore(f"attempt_{attempt}", store)
+    return dict(store=store, rank=rank, world_size=world_size)
 
 
 def check_together(check: Callable[[], T]) -> T:
