@@ -89,10 +89,8 @@ def run_guarded(
     except RuntimeError as error:
         if not _has_lost_others(error):
             raise
-        print(
-            f"{program}: another process of the run has ended ({str(error).strip().splitlines()[0]})",
-            file=sys.stderr,
-        )
+        reason = str(error).splitlines()[0]
+        print(f"{program}: another process has ended: {reason}", file=sys.stderr)
         # The launcher is to see that one first, which may have said why.
         time.sleep(LOST_PATIENCE)
         return LOST

@@ -81,6 +81,14 @@ class StopHook(Hook):
         self._before = signal.signal(signal.SIGTERM, self._ask)
         try:
             yield
+        except StoppedError:
+            raise
+        except Exception:
+            if self._is_asked:
+                # All are being ended, which may be why this one failed.
+                signal.signal(signal.SIGTERM, self._before)
+                signal.raise_signal(signal.SIGTERM)
+            raise
         finally:
             signal.signal(signal.SIGTERM, self._before)
 

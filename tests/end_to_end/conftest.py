@@ -101,22 +101,26 @@ def free_port() -> str:
 
 @pytest.fixture(scope="session")
 def run_tool() -> Callable[..., str]:
-    """Runs a shell script of tools/ on the CPU and returns what it printed."""
+    """Runs a program of tools/ on the CPU and returns what it printed."""
 
-    def run(script: str, *args: str | Path) -> str:
+    def run(script: str, *args: str | Path, code: int = 0) -> str:
         env = {**os.environ, "PYTHON": sys.executable, "PORT": free_port()}
         # The processes of a test are those it asks for, whatever machine it runs on.
         env |= {"CUDA_VISIBLE_DEVICES": "-1"}
         env.pop("OMP_NUM_THREADS", None)
+        # Here configs find signal_hook.
+        paths = (str(ROOT), str(Path(__file__).parent), env.get("PYTHONPATH"))
+        env["PYTHONPATH"] = os.pathsep.join(filter(None, paths))
+        python = [sys.executable] if script.endswith(".py") else []
         done = subprocess.run(
-            [ROOT / "tools" / script, *map(str, args)],
+            [*python, ROOT / "tools" / script, *map(str, args)],
             env=env,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
             timeout=600,
         )
-        assert done.returncode == 0, done.stdout[-5000:]
+        assert done.returncode == code, done.stdout[-5000:]
         return done.stdout
 
     return run

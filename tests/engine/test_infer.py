@@ -263,7 +263,10 @@ def weights_of(state: dict, kind: str) -> dict:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("backbone", "it lacks 2 of 87 weights, in head (2), the first is head.fc."),
+        (
+            "backbone",
+            "weights, in head (2), the first is head.fc.weight: a backbone goes by",
+        ),
         ("lacking", "in head (1), the first is head.fc.bias: needed is a"),
         ("wide", "head.fc.weight is (7, 128) in the file and (5, 128) in the model"),
     ],

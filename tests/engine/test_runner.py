@@ -1,0 +1,128 @@
+"""What a Runner loads and saves: by the rule, and whole."""
+
+import errno
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from mmengine.config import Config
+from mmengine.fileio import LocalBackend
+from mmengine.model import BaseModel
+from torch import Tensor, nn
+
+from focal_mm.checkpoint import CheckpointError
+from focal_mm.engine.errors import UserError
+from focal_mm.engine.runner import Runner
+
+
+class Model(BaseModel):
+    """A layer without a task."""
+
+    def __init__(self, outputs: int = 2) -> None:
+        super().__init__()
+        self.layer, self.norm = nn.Linear(3, 4), nn.BatchNorm1d(4)
+        self.head = nn.Linear(4, outputs)
+
+    def forward(self, *inputs: Tensor, mode: str = "tensor") -> dict[str, Tensor]:
+        return dict(loss=self.head(self.norm(self.layer(torch.stack(inputs)))).sum())
+
+
+@pytest.fixture
+def runner(tmp_path: Path) -> Callable[..., Runner]:
+    """Makes a Runner of three iterations, with changes to its config."""
+
+    def make(
+        outputs: int = 2, allow_partial: bool = False, **changes: object
+    ) -> Runner:
+        cfg = dict(
+            work_dir=str(tmp_path),
+            experiment_name=f"runner_{len(list(tmp_path.iterdir()))}",
+            train_dataloader=dict(
+                dataset=[torch.randn(3) for _ in range(12)],
+                sampler=dict(type="DefaultSampler", shuffle=False),
+                batch_size=4,
+                num_workers=0,
+                collate_fn=dict(type="pseudo_collate"),
+            ),
+            train_cfg=dict(by_epoch=False, max_iters=3),
+            optim_wrapper=dict(optimizer=dict(type="AdamW", lr=1e-3)),
+            param_scheduler=dict(type="LinearLR", end=3, by_epoch=False),
+            default_hooks=dict(
+                checkpoint=dict(type="CheckpointHook", by_epoch=False, interval=3)
+            ),
+            default_scope="mmengine",
+        )
+        cfg |= changes
+        whole = Config(dict(cfg, allow_partial=allow_partial))
+        return Runner(model=Model(outputs), cfg=whole, **cfg)
+
+    return make
+
+
+@pytest.fixture
+def trained(runner, tmp_path) -> Path:
+    """A checkpoint of a run."""
+    runner().train()
+    return tmp_path / "iter_3.pth"
+
+
+def test_resumed_from_what_was_saved(runner, trained, tmp_path):
+    assert {path.name for path in tmp_path.glob("*.pth")} == {"iter_3.pth"}
+    resumed = runner(load_from=str(trained), resume=True)
+    resumed.train()
+    assert resumed.iter == 3
+    saved = torch.load(trained, weights_only=False)["state_dict"]
+    for name, value in resumed.model.state_dict().items():
+        assert value.equal(saved[name])
+
+
+def test_what_does_not_fit_is_refused(runner, trained, tmp_path):
+    with pytest.raises(CheckpointError, match=r"head.weight is \(2, 4\) in the file"):
+        runner(outputs=5, load_from=str(trained)).train()
+    other = runner(outputs=5, load_from=str(trained), allow_partial=True)
+    other.load_or_resume()
+    saved = torch.load(trained, weights_only=False)["state_dict"]
+    assert other.model.layer.weight.equal(saved["layer.weight"])
+
+    # The state of an optimizer would not fit either.
+    with pytest.raises(CheckpointError, match=r"head.weight is"):
+        runner(
+            outputs=5, load_from=str(trained), resume=True, allow_partial=True
+        ).train()
+    weights = tmp_path / "weights.pth"
+    torch.save(saved, weights)
+    with pytest.raises(CheckpointError, match="holds no meta, message_hub, optim"):
+        runner(load_from=str(weights), resume=True).train()
+
+
+def test_averages_go_on(runner, tmp_path):
+    """What MMEngine's hook keeps beside the weights."""
+    hooks = [dict(type="EMAHook")]
+    first = runner(custom_hooks=hooks)
+    first.train()
+    path = str(tmp_path / "iter_3.pth")
+    resumed = runner(custom_hooks=hooks, load_from=path, resume=True)
+    resumed.train()
+    for name, value in resumed.model.state_dict().items():
+        assert value.equal(first.model.state_dict()[name])
+    tested = runner(load_from=path)
+    tested.load_or_resume()
+    (average,) = (hook.ema_model for hook in first.hooks if hasattr(hook, "ema_model"))
+    assert tested.model.layer.weight.equal(average.module.layer.weight)
+
+
+def test_full_disk_leaves_the_last_checkpoint(runner, trained, tmp_path, monkeypatch):
+    before = trained.read_bytes()
+
+    def fill(self: LocalBackend, data: bytes, path: str) -> None:
+        Path(path).write_bytes(data[:100])
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(LocalBackend, "put", fill)
+    with pytest.raises(UserError, match=r"iter_3\.pth cannot be written: .*No space"):
+        runner().train()
+    assert trained.read_bytes() == before
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["iter_3.pth"]
+    assert not list(tmp_path.glob(".*"))
