@@ -4,11 +4,19 @@ The checkpoints are a runner's: beside weights they hold its log and its optimiz
 which PyTorch reads only when it trusts the file or is told what to expect.
 """
 
+import os
+from functools import partial
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
 from mmengine.config import Config
 from mmengine.registry import init_default_scope
+
+import focal_mm
+from focal_mm.checkpoint import CheckpointError
+from focal_mm.engine import UserError
 
 
 @pytest.fixture
@@ -89,3 +97,61 @@ def test_weights_are_the_checkpoints(toy_model, scope):
     loaded = model.state_dict()
     assert set(stored) == set(loaded)
     assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+
+
+LOADERS = dict(
+    mmdet=focal_mm.load_detector,
+    mmseg=focal_mm.load_segmentor,
+    mmpretrain=focal_mm.load_classifier,
+)
+
+
+@pytest.mark.parametrize("scope", LOADERS)
+def test_our_loaders_give_the_libraries_inferencers(toy_model, pictures, scope):
+    toy = toy_model(scope)
+    # Whatever another library has left.
+    init_default_scope("mmengine")
+    inferencer = LOADERS[scope](toy.config, str(toy.checkpoint), device="cpu")
+    assert type(inferencer).__module__.startswith(scope)
+    stored = torch.load(toy.checkpoint, weights_only=False)["state_dict"]
+    loaded = inferencer.model.state_dict()
+    assert all(torch.equal(loaded[name], stored[name]) for name in stored)
+    results = inferencer(pictures(scope))
+    assert len(results if scope == "mmpretrain" else results["predictions"]) == 2
+
+
+class Executes:
+    """Pickled as a call."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self) -> tuple:
+        return os.mkdir, (str(self.trace),)
+
+
+@pytest.mark.parametrize("scope", LOADERS)
+def test_our_loaders_execute_nothing_and_leave_nothing_random(
+    toy_model, tmp_path, scope
+):
+    toy, path = toy_model(scope), tmp_path / "x.pth"
+    state = torch.load(toy.checkpoint, weights_only=False)["state_dict"]
+    load = partial(LOADERS[scope], toy.config, str(path), device="cpu")
+    torch.save(dict(state_dict=state, meta=Executes(tmp_path / "trace")), path)
+    with pytest.raises(CheckpointError, match="not a file of plain weights"):
+        load()
+    assert not (tmp_path / "trace").exists()
+
+    name = next(reversed([n for n in state if n.endswith("weight")]))
+    torch.save({k: v for k, v in state.items() if k != name}, path)
+    with pytest.raises(CheckpointError, match=f"the first is {name}: needed is"):
+        load()
+    assert load(allow_partial=True).model is not None
+
+
+def test_our_loaders_are_for_their_libraries(toy_model):
+    toy = toy_model("mmseg")
+    with pytest.raises(UserError, match="a config of mmseg"):
+        focal_mm.load_detector(toy.config, str(toy.checkpoint))
+    with pytest.raises(UserError, match="no config file https"):
+        focal_mm.load_detector("https://example.org/x.py", "x.pth")

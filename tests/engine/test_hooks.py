@@ -1,6 +1,9 @@
 """Random numbers that do not know whether the run was resumed."""
 
+import logging
+import os
 import random
+import signal
 from collections.abc import Callable, Iterator
 from types import SimpleNamespace
 
@@ -107,3 +110,35 @@ def test_ranks_draw_differently(monkeypatch):
     first = run(0, 1)
     monkeypatch.setattr(hooks, "get_rank", lambda: 1)
     assert run(0, 1) != first
+
+
+@pytest.mark.parametrize(
+    ("total", "drawn"), [(6, [4, 5]), (7, [0, 1, 2, 3, 4, 5])], ids=["same", "changed"]
+)
+def test_epoch_goes_on_where_it_was_stopped(total, drawn):
+    loader = DataLoader(list(range(6)), batch_size=1)
+    runner = SimpleNamespace(_resume=True, train_dataloader=loader, logger=logging)
+    hook = hooks.StopHook()
+    hook.after_load_checkpoint(runner, dict(meta=dict(batches=(4, total))))
+    hook.before_train(runner)
+    assert len(loader) == 6
+    assert [int(batch) for batch in loader] == drawn
+    assert [int(batch) for batch in loader] == list(range(6))
+
+
+def test_sigterm_is_passed_on_where_it_explains_an_error(monkeypatch):
+    """As when a launcher ends all processes, and one has lost its connections."""
+    raised, before = [], signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(hooks.signal, "raise_signal", raised.append)
+
+    def fail(asks: bool) -> None:
+        with hooks.StopHook().listening():
+            if asks:
+                os.kill(os.getpid(), signal.SIGTERM)
+            raise KeyError
+
+    for asks, expected in ((False, []), (True, [signal.SIGTERM])):
+        with pytest.raises(KeyError):
+            fail(asks)
+        assert raised == expected
+        assert signal.getsignal(signal.SIGTERM) == before

@@ -1,6 +1,7 @@
 """Several processes without a GPU."""
 
 import os
+import socket
 import stat
 
 import pytest
@@ -168,6 +169,50 @@ def test_what_the_first_process_finds_holds_for_all(other_process):
     assert launch.check_together(lambda: 1) == 1
     assert not other_process((None, None))
     assert launch.check_together(lambda: 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("MASTER_PORT", "abc"), ("RANK", "one"), ("MASTER_PORT", None)]
+)
+def test_processes_that_cannot_meet(machine, monkeypatch, name, value):
+    for variable in TORCHRUN:
+        monkeypatch.setenv(variable, "0")
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+    if value is not None:
+        monkeypatch.setenv(name, value)
+    machine("cpu")
+    with pytest.raises(UserError, match=r"cannot meet at 127\.0\.0\.1:.*MASTER_PORT"):
+        launch.join(config("pytorch"))
+
+
+def test_taken_port(machine, monkeypatch):
+    with socket.create_server(("", 0)) as taken:
+        for name in (*TORCHRUN, *MASTER):
+            monkeypatch.setenv(name, "0")
+        monkeypatch.setenv("WORLD_SIZE", "1")
+        monkeypatch.setenv("MASTER_ADDR", "127.0.0.1")
+        monkeypatch.setenv("MASTER_PORT", str(taken.getsockname()[1]))
+        machine("cpu")
+        with pytest.raises(UserError, match="EADDRINUSE"):
+            launch.join(config("pytorch"))
+
+
+def test_restarted_processes_do_not_read_what_those_before_have_left(monkeypatch):
+    """torchrun keeps the store, with the addresses of dead connections."""
+    kept = torch.distributed.HashStore()
+    kept.set("address", "dead")
+    monkeypatch.setattr(launch, "rendezvous", lambda method: iter([(kept, 0, 2)]))
+    monkeypatch.delenv("TORCHELASTIC_RESTART_COUNT", raising=False)
+    assert launch._store_of_restart() == {}
+    seen = []
+    for attempt in ("1", "2"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", attempt)
+        found = launch._store_of_restart()
+        assert (found["rank"], found["world_size"]) == (0, 2)
+        seen.append(found["store"].check(["address"]))
+        found["store"].set("address", "dead again")
+    assert seen == [False, False]
 
 
 class TestSlurm:

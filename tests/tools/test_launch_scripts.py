@@ -1,8 +1,10 @@
 """The shell scripts: what they start, and how they say no."""
 
 import os
+import socket
 import stat
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -57,7 +59,8 @@ class TestScripts:
         done = shell("dist_train.sh", "a b.py", "4", "--cfg-options", "x=[1, 2]", **env)
         assert done.stdout == (
             f"<stub-python><{TOOLS}/_torchrun.py><--nnodes=2><--node_rank=1>"
-            "<--master_addr=head><--master_port=1234><--nproc_per_node=4>"
+            "<--master_addr=head><--master_port=1234><--max_restarts=2>"
+            "<--nproc_per_node=4>"
             f"<{TOOLS}/train.py><a b.py><--cfg-options><x=[1, 2]>"
             "<--launcher><pytorch>\n"
         )
@@ -66,7 +69,8 @@ class TestScripts:
         done = shell("dist_test.sh", "c.py", "m 1.pth", "2", "--out", "p q.pkl")
         assert done.stdout == (
             f"<stub-python><{TOOLS}/_torchrun.py><--nnodes=1><--node_rank=0>"
-            "<--master_addr=127.0.0.1><--master_port=29500><--nproc_per_node=2>"
+            "<--master_addr=127.0.0.1><--master_port=29500><--max_restarts=0>"
+            "<--nproc_per_node=2>"
             f"<{TOOLS}/test.py><c.py><m 1.pth><--out><p q.pkl>"
             "<--launcher><pytorch>\n"
         )
@@ -89,6 +93,27 @@ class TestScripts:
         done = shell("dist_train.sh", "c.py", gpus)
         assert done.returncode == 2
         assert "GPUS must be a positive number" in done.stderr
+
+    @pytest.mark.parametrize("port", ["abc", "0", "65536", "-1", "1 2"])
+    def test_ports_that_are_none(self, shell, port):
+        done = shell("dist_train.sh", "c.py", "2", PORT=port, PYTHON=sys.executable)
+        assert done.returncode == 1
+        assert done.stderr == (
+            f"torchrun: PORT must be a number from 1 to 65535, got {port!r}\n"
+        )
+
+    def test_port_that_is_taken(self, shell):
+        with socket.create_server(("", 0)) as taken:
+            port = str(taken.getsockname()[1])
+            env = dict(PORT=port, PYTHON=sys.executable)
+            done = shell("dist_test.sh", "c.py", "m.pth", "2", **env)
+        assert done.returncode == 1
+        assert f"torchrun: set PORT to a free port, {port} is not: " in done.stderr
+        assert done.stderr.count("\n") == 1
+
+    def test_restarts_are_the_users_choice(self, shell):
+        done = shell("dist_train.sh", "c.py", "2", MAX_RESTARTS="5")
+        assert "<--max_restarts=5>" in done.stdout
 
     def test_slurm_train(self, shell, tmp_path):
         env = dict(GPUS="16", GPUS_PER_NODE="4", SRUN_ARGS="--quotatype=x --mem 8G")
