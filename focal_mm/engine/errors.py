@@ -1,14 +1,11 @@
 """Errors that the person at the command line can put right."""
 
 import os
-import re
 import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable
-
-from torch import distributed as dist
 
 from focal_mm.checkpoint.errors import CheckpointError
 
@@ -16,23 +13,33 @@ PATIENCE = 60
 """Seconds in which a launcher ends processes after the first one has failed."""
 
 
-STOPPED = 128 + signal.SIGTERM
-"""Exit code of a training that was stopped and can be resumed."""
-
 LOST_PATIENCE = 5
 """Seconds that a process waits which another one of its run has left."""
 
-LOST = os.EX_TEMPFAIL
-"""Exit code of a process that another one of its run has left, which may be tried
-again, as ``tools/_torchrun.py`` does."""
-
 
 class UserError(Exception):
-    """What is wrong, where, and what to do about it, in one line."""
+    """What is wrong, where, and what to do about it, in one line.
+
+    Attributes:
+        code: Exit code of the command line.
+    """
+
+    code = 1
 
 
-class StoppedError(Exception):
+class StoppedError(UserError):
     """SIGTERM has ended a training in good order; says how to go on."""
+
+    code = 128 + signal.SIGTERM
+
+
+class LostError(UserError):
+    """Another process of the run has ended.
+
+    ``tools/_torchrun.py`` knows the code and starts all of them again.
+    """
+
+    code = os.EX_TEMPFAIL
 
 
 def speaks() -> bool:
@@ -70,30 +77,27 @@ def run_guarded(
         show_traceback: Whether to print where an error comes from before its line.
 
     Returns:
-        The exit code: the action's or 0, 1 after a UserError or CheckpointError, 130
-        if it was stopped, :data:`STOPPED` and :data:`LOST`.
+        The exit code: the action's or 0, that of a UserError, 1 after a
+        CheckpointError, 130 if it was stopped.
     """
     if catch_sigterm:
         before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         return action() or 0
+    except StoppedError as error:
+        if speaks():
+            print(f"{program}: {error}", file=sys.stderr)
+        return error.code
+    except LostError as error:
+        print(f"{program}: {error}", file=sys.stderr)
+        # The launcher is to see the other one first, which may have said why.
+        time.sleep(LOST_PATIENCE)
+        return error.code
     except (UserError, CheckpointError) as error:
         if show_traceback:
             traceback.print_exc()
         say(f"{program}: {error}")
-        return 1
-    except StoppedError as error:
-        if speaks():
-            print(f"{program}: {error}", file=sys.stderr)
-        return STOPPED
-    except RuntimeError as error:
-        if not _has_lost_others(error):
-            raise
-        reason = str(error).splitlines()[0]
-        print(f"{program}: another process has ended: {reason}", file=sys.stderr)
-        # The launcher is to see that one first, which may have said why.
-        time.sleep(LOST_PATIENCE)
-        return LOST
+        return UserError.code
     except KeyboardInterrupt:
         if speaks():
             print(f"{program}: {stopped}", file=sys.stderr)
@@ -101,9 +105,3 @@ def run_guarded(
     finally:
         if catch_sigterm:
             signal.signal(signal.SIGTERM, before)
-
-
-def _has_lost_others(error: RuntimeError) -> bool:
-    # gloo has no class of its own for it.
-    is_gloo = re.search(r"gloo.*(closed|reset) by peer", str(error), re.DOTALL)
-    return bool(is_gloo) or isinstance(error, dist.DistBackendError)

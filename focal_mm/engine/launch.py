@@ -122,13 +122,14 @@ def check_together(check: Callable[[], T]) -> T:
         What the first process's check has returned, in all processes.
 
     Raises:
-        UserError: If the check failed here or elsewhere.
+        UserError: If the check failed elsewhere; here, what it has raised.
     """
-    line = value = None
+    failure = value = None
     try:
         value = check()
     except (UserError, CheckpointError) as error:
-        line = str(error)
+        failure = error
+    line = str(failure) if failure else None
     results = [(line, value)]
     if dist.is_initialized():
         results = [None] * dist.get_world_size()
@@ -137,7 +138,7 @@ def check_together(check: Callable[[], T]) -> T:
     if failed:
         leave()
         rank, text = next(iter(failed.items()))
-        raise UserError(line or f"process {rank}, on another machine: {text}")
+        raise failure or UserError(f"process {rank}, on another machine: {text}")
     return results[0][1]
 
 

@@ -1,15 +1,20 @@
 """MMEngine's Runner, with our rule for what it loads and whole files that it saves."""
 
 import os
+import re
 from pathlib import Path
 from typing import Any
 
-from mmengine.dist import master_only
+from mmengine.dist import is_main_process, master_only
 from mmengine.runner import Runner as MMEngineRunner
+from torch import distributed as dist
+from torch import nn
 
 from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
 from focal_mm.checkpoint.rule import load_weights
+from focal_mm.engine.errors import LostError
 from focal_mm.engine.files import replacing
+from focal_mm.engine.hooks import StopHook
 from focal_mm.engine.resume import check_resumable
 
 
@@ -18,6 +23,30 @@ class Runner(MMEngineRunner):
 
     ``allow_partial=True`` in the config lets a run that does not resume load what fits.
     """
+
+    def train(self) -> nn.Module:
+        """As MMEngine's, but ends in good order at SIGTERM.
+
+        Raises:
+            focal_mm.engine.errors.StoppedError: After SIGTERM.
+            focal_mm.engine.errors.LostError: If another process has ended.
+        """
+        if is_main_process():
+            # What processes have left that were killed while they wrote.
+            for partial in Path(self.work_dir).glob(".*.partial.pth"):
+                partial.unlink()
+        stop = StopHook()
+        self.register_hook(stop)
+        try:
+            with stop.listening():
+                return super().train()
+        except RuntimeError as error:
+            # gloo has no class of its own for it.
+            is_gloo = re.search("gloo.*(closed|reset) by peer", str(error), re.DOTALL)
+            if not is_gloo and not isinstance(error, dist.DistBackendError):
+                raise
+            reason = str(error).splitlines()[0]
+            raise LostError(f"another process has ended: {reason}") from error
 
     def load_checkpoint(
         self, filename: str, map_location: Any = "cpu", **unused: Any

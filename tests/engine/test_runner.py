@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from mmengine.model import BaseModel
 from torch import Tensor, nn
 
 from focal_mm.checkpoint import CheckpointError
-from focal_mm.engine.errors import UserError
+from focal_mm.engine.errors import LostError, UserError
 from focal_mm.engine.runner import Runner
 
 
@@ -63,13 +64,14 @@ def runner(tmp_path: Path) -> Callable[..., Runner]:
 
 @pytest.fixture
 def trained(runner, tmp_path) -> Path:
-    """A checkpoint of a run."""
+    """A checkpoint of a run, where another one was killed while it wrote."""
+    (tmp_path / ".iter_3.77.partial.pth").touch()
     runner().train()
     return tmp_path / "iter_3.pth"
 
 
 def test_resumed_from_what_was_saved(runner, trained, tmp_path):
-    assert {path.name for path in tmp_path.glob("*.pth")} == {"iter_3.pth"}
+    assert [path.name for path in tmp_path.glob("*.pth")] == ["iter_3.pth"]
     resumed = runner(load_from=str(trained), resume=True)
     resumed.train()
     assert resumed.iter == 3
@@ -126,3 +128,21 @@ def test_full_disk_leaves_the_last_checkpoint(runner, trained, tmp_path, monkeyp
     assert trained.read_bytes() == before
     assert [path.name for path in tmp_path.glob("*.pth")] == ["iter_3.pth"]
     assert not list(tmp_path.glob(".*"))
+
+
+@pytest.mark.parametrize(
+    ("message", "expected"),
+    [
+        ("[gloo/tcp/pair.cc:1] Connection closed by peer [x]\nmore", LostError),
+        ("[gloo/tcp/pair.cc:1] Read error [x]: Connection reset by peer", LostError),
+        ("mat1 and mat2 shapes cannot be multiplied", RuntimeError),
+    ],
+)
+def test_lost_connections(runner, monkeypatch, message, expected):
+    def fail(self: Model, *args: object, **kwargs: object) -> None:
+        raise RuntimeError(message)
+
+    monkeypatch.setattr(Model, "train_step", fail)
+    with pytest.raises(expected, match=re.escape(message.splitlines()[0])) as caught:
+        runner().train()
+    assert type(caught.value) is expected
