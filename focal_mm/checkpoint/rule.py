@@ -51,14 +51,14 @@ def load_weights(
         CheckpointError: If a weight of the model is missing or has another shape, or
             the file holds NaN or infinite weights. The model is not fit for use then.
     """
-    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
-        model = model.module
-    own = model.state_dict()
-    state = unwrapped(state_dict_of(checkpoint, path), own)
-    if is_released(state):
-        state = convert_released(state)
+    model = _inner(model)
+    state = weights_for(model, checkpoint, path)
     parameters = dict(model.named_parameters())
-    learned = [n for n in own if n in parameters or n.endswith(_STATISTICS)]
+    learned = [
+        name
+        for name in model.state_dict()
+        if name in parameters or name.endswith(_STATISTICS)
+    ]
     # Masks, for one, may hold -inf.
     check_finite(state, path, may_be_infinite=state.keys() - set(learned))
 
@@ -89,6 +89,29 @@ def load_weights(
             f"first is {unexpected[0]}"
         )
     return notes
+
+
+def weights_for(
+    model: nn.Module, checkpoint: Mapping[str, Any], path: str
+) -> dict[str, Tensor]:
+    """The weights of a checkpoint under the names of a model.
+
+    Args:
+        model: Any model; what wraps it is looked through.
+        checkpoint: What :func:`focal_mm.checkpoint.read_checkpoint` returned.
+        path: Where it came from, for the error.
+
+    Raises:
+        CheckpointError: If it holds no weights.
+    """
+    state = unwrapped(state_dict_of(checkpoint, path), _inner(model).state_dict())
+    return convert_released(state) if is_released(state) else state
+
+
+def _inner(model: nn.Module) -> nn.Module:
+    while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
+        model = model.module
+    return model
 
 
 def unwrapped(state: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:

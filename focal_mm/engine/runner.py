@@ -10,8 +10,8 @@ from mmengine.runner import Runner as MMEngineRunner
 from torch import distributed as dist
 from torch import nn
 
-from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
-from focal_mm.checkpoint.rule import load_weights
+from focal_mm.checkpoint.read import read_checkpoint
+from focal_mm.checkpoint.rule import load_weights, weights_for
 from focal_mm.engine.errors import LostError
 from focal_mm.engine.files import replacing
 from focal_mm.engine.hooks import StopHook
@@ -60,7 +60,8 @@ class Runner(MMEngineRunner):
         checkpoint = read_checkpoint(filename, map_location)
         if self._resume:
             check_resumable(checkpoint, filename, self.cfg)
-        checkpoint["state_dict"] = state_dict_of(checkpoint, filename)
+        # EMAHook loads them too.
+        checkpoint["state_dict"] = weights_for(self.model, checkpoint, filename)
         self.call_hook("after_load_checkpoint", checkpoint=checkpoint)
         allow_partial = self.cfg.get("allow_partial", False) and not self._resume
         notes = load_weights(self.model, checkpoint, filename, allow_partial)

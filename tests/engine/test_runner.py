@@ -109,10 +109,19 @@ def test_averages_go_on(runner, tmp_path):
     resumed.train()
     for name, value in resumed.model.state_dict().items():
         assert value.equal(first.model.state_dict()[name])
-    tested = runner(load_from=path)
-    tested.load_or_resume()
-    (average,) = (hook.ema_model for hook in first.hooks if hasattr(hook, "ema_model"))
-    assert tested.model.layer.weight.equal(average.module.layer.weight)
+
+    def average(of: Runner) -> nn.Module:
+        return next(h.ema_model.module for h in of.hooks if hasattr(h, "ema_model"))
+
+    wrapped = str(tmp_path / "wrapped.pth")
+    state = torch.load(path, weights_only=False)["state_dict"]
+    torch.save({f"model.{name}": value for name, value in state.items()}, wrapped)
+    for file in (path, wrapped):
+        tested = runner(custom_hooks=hooks, load_from=file)
+        tested.call_hook("before_run")
+        tested.load_or_resume()
+        for model in (tested.model, average(tested)):
+            assert model.layer.weight.equal(average(first).layer.weight)
 
 
 def test_full_disk_leaves_the_last_checkpoint(runner, trained, tmp_path, monkeypatch):
