@@ -86,7 +86,7 @@ def _meet(join_group: Callable[[], None]) -> None:
     """
     try:
         join_group()
-    except (dist.DistNetworkError, dist.DistStoreError, ValueError) as error:
+    except (RuntimeError, ValueError) as error:
         address = ":".join(os.environ.get(f"MASTER_{n}", "?") for n in ("ADDR", "PORT"))
         raise UserError(
             f"the processes cannot meet at {address} (MASTER_ADDR:MASTER_PORT, or PORT "
