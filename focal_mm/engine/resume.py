@@ -13,7 +13,7 @@ from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.rule import check_finite
 from focal_mm.engine.errors import UserError
 
-# As MMEngine's CheckpointHook names them; those of the best score hold weights alone.
+# As CheckpointHook and StopHook name them; those of the best score are weights alone.
 _CHECKPOINT = re.compile(r"(?![.]|best_).*_\d+\.pth")
 
 
@@ -97,11 +97,12 @@ def _check_whole(path: str, cfg: Config) -> None:
 
 def _files(cfg: Config) -> list[Path]:
     """The files of a run's checkpoints."""
-    folder = Path(cfg.work_dir)
+    folders = [Path(cfg.work_dir)]
     out_dir = ((cfg.get("default_hooks") or {}).get("checkpoint") or {}).get("out_dir")
     if out_dir:
-        folder = Path(out_dir, folder.absolute().name)
-    return [path for path in folder.glob("*.pth") if _CHECKPOINT.fullmatch(path.name)]
+        folders.append(Path(out_dir, folders[0].absolute().name))
+    paths = (path for folder in folders for path in folder.glob("*.pth"))
+    return [path for path in paths if _CHECKPOINT.fullmatch(path.name)]
 
 
 def _checkpoints(cfg: Config) -> list[str]:
