@@ -11,8 +11,12 @@ from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
 from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
-from focal_mm.checkpoint.read import read_checkpoint, state_dict_of
-from focal_mm.checkpoint.rule import check_finite, unwrapped
+from focal_mm.checkpoint.read import (
+    check_finite,
+    read_checkpoint,
+    state_dict_of,
+    unwrapped,
+)
 from focal_mm.checkpoint.state import check_state_dict
 
 

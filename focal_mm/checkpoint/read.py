@@ -7,7 +7,7 @@ import pickle
 import re
 import zipfile
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -25,6 +25,10 @@ from focal_mm.checkpoint.paddle import is_plain_pickle, read_paddle
 
 # Local files, downloads and object stores, as MMEngine's registry spells them.
 _SCHEMES = ("", "http://", "https://", r"(\S+\:)?s3://", r"(\S+\:)?petrel://")
+
+_PREFIXES = ("module.", "model.", "ema_")
+"""What wrappers put before the names of a model: data parallelism, trainers, averages.
+"""
 
 
 def _history_method(owner: type, name: str) -> Callable[..., Any]:
@@ -185,6 +189,51 @@ def state_dict_of(checkpoint: Mapping[str, Any], path: str) -> OrderedDict[str, 
     if hasattr(state, "_metadata"):
         weights._metadata = state._metadata
     return weights
+
+
+def unwrapped(state: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
+    """Weights without the prefixes of wrappers, if none of their names is known.
+
+    Args:
+        state: Weights by name, with PyTorch's ``_metadata`` if they have it.
+        known: Names that the model has.
+    """
+    # One wrapper may hold another.
+    for prefix in _PREFIXES * 2:
+        if not any(name in known for name in state):
+            state = without_prefix(state, prefix)
+    return state
+
+
+def without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The same weights, where they begin with a prefix without it."""
+    stripped = type(state)((k.removeprefix(prefix), v) for k, v in state.items())
+    metadata = getattr(state, "_metadata", None)
+    if metadata is not None:
+        # By it, layers tell which version of them wrote the file.
+        stripped._metadata = {k.removeprefix(prefix): v for k, v in metadata.items()}
+    return stripped
+
+
+def check_finite(
+    state: Mapping[str, Tensor], path: str, may_be_infinite: Collection[str] = ()
+) -> None:
+    """Check that weights are numbers.
+
+    Raises:
+        CheckpointError: If one of them holds NaN, or inf where it may not.
+    """
+    bad = [
+        name
+        for name, value in state.items()
+        if value.is_floating_point()
+        and (value.isnan() if name in may_be_infinite else ~value.isfinite()).any()
+    ]
+    if bad:
+        raise CheckpointError(
+            f"{path}: {len(bad)} of {len(state)} weights hold NaN or inf, the first is "
+            f"{bad[0]}: its training has diverged; take an earlier checkpoint"
+        )
 
 
 def use_safe_loaders() -> None:

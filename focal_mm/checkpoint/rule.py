@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from mmengine.model import BaseTTAModel, is_model_wrapper
 from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
-from focal_mm.checkpoint.read import state_dict_of
-from focal_mm.checkpoint.released import convert_released, is_released
-
-_PREFIXES = ("module.", "model.", "ema_")
-"""What wrappers put before the names of a model: data parallelism, trainers, averages.
-"""
+from focal_mm.checkpoint.layouts import to_openmmlab
+from focal_mm.checkpoint.read import (
+    check_finite,
+    state_dict_of,
+    unwrapped,
+    without_prefix,
+)
+from focal_mm.checkpoint.state import check_state_dict
+from focal_mm.models import FocalTransformer
 
 _STATISTICS = ("running_mean", "running_var")
 """Buffers that are learned; others follow from the config and may be absent."""
@@ -35,8 +38,8 @@ def load_weights(
 ) -> list[str]:
     """Load all weights of a model from a checkpoint, or refuse the checkpoint.
 
-    Names may begin with ``module.``, ``model.`` or ``ema_``; files of the released code
-    are taken as they are.
+    Names may begin with ``module.``, ``model.`` or ``ema_``; backbones may be in any of
+    :data:`focal_mm.checkpoint.layouts.LAYOUTS`.
 
     Args:
         model: Any model; what wraps it is looked through.
@@ -62,6 +65,8 @@ def load_weights(
     # Masks, for one, may hold -inf.
     check_finite(state, path, may_be_infinite=state.keys() - set(learned))
 
+    if not allow_partial:
+        _check_backbones(model, state, path)
     missing, unexpected, misfits = _load(model, state, path)
     random = [name for name in learned if name in missing]
     derived = [
@@ -105,57 +110,25 @@ def weights_for(
         CheckpointError: If it holds no weights.
     """
     state = unwrapped(state_dict_of(checkpoint, path), _inner(model).state_dict())
-    return convert_released(state) if is_released(state) else state
+    return to_openmmlab(state) or state
+
+
+def _check_backbones(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:
+    """Check what is not told by missing names: that backbones are not deeper ones."""
+    for name, module in model.named_modules():
+        prefix = f"{name}." if name else ""
+        part = {k[len(prefix) :]: v for k, v in state.items() if k.startswith(prefix)}
+        if part and isinstance(module, FocalTransformer):
+            try:
+                check_state_dict(part, module)
+            except CheckpointError as error:
+                raise CheckpointError(f"{path}: {error}") from None
 
 
 def _inner(model: nn.Module) -> nn.Module:
     while is_model_wrapper(model) or isinstance(model, BaseTTAModel):
         model = model.module
     return model
-
-
-def unwrapped(state: dict[str, Tensor], known: Collection[str]) -> dict[str, Tensor]:
-    """Weights without the prefixes of wrappers, if none of their names is known.
-
-    Args:
-        state: Weights by name, with PyTorch's ``_metadata`` if they have it.
-        known: Names that the model has.
-    """
-    # One wrapper may hold another.
-    for prefix in _PREFIXES * 2:
-        if not any(name in known for name in state):
-            state = _without_prefix(state, prefix)
-    return state
-
-
-def _without_prefix(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    stripped = type(state)((k.removeprefix(prefix), v) for k, v in state.items())
-    metadata = getattr(state, "_metadata", None)
-    if metadata is not None:
-        # By it, layers tell which version of them wrote the file.
-        stripped._metadata = {k.removeprefix(prefix): v for k, v in metadata.items()}
-    return stripped
-
-
-def check_finite(
-    state: Mapping[str, Tensor], path: str, may_be_infinite: Collection[str] = ()
-) -> None:
-    """Check that weights are numbers.
-
-    Raises:
-        CheckpointError: If one of them holds NaN, or inf where it may not.
-    """
-    bad = [
-        name
-        for name, value in state.items()
-        if value.is_floating_point()
-        and (value.isnan() if name in may_be_infinite else ~value.isfinite()).any()
-    ]
-    if bad:
-        raise CheckpointError(
-            f"{path}: {len(bad)} of {len(state)} weights hold NaN or inf, the first is "
-            f"{bad[0]}: its training has diverged; take an earlier checkpoint"
-        )
 
 
 def _load(
@@ -165,8 +138,6 @@ def _load(
     misfits = {}
     try:
         missing, unexpected = model.load_state_dict(state, strict=False)
-    except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from None
     except RuntimeError as error:
         misfits = {
             name: f"{name} is ({found}) in the file and ({wanted}) in the model"
@@ -176,7 +147,7 @@ def _load(
             # PyTorch's first line is a title, and then comes a line for each weight.
             reason = str(error).strip().splitlines()[:2][-1].strip()
             raise CheckpointError(f"{path} does not fit the model: {reason}") from None
-        fitting = _without_prefix(state, "")
+        fitting = without_prefix(state, "")
         for name in misfits:
             fitting.pop(name, None)
         missing, unexpected = model.load_state_dict(fitting, strict=False)

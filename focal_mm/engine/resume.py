@@ -9,8 +9,7 @@ from typing import Any
 from mmengine.config import Config
 
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
-from focal_mm.checkpoint.read import state_dict_of
-from focal_mm.checkpoint.rule import check_finite
+from focal_mm.checkpoint.read import check_finite, state_dict_of
 from focal_mm.engine.errors import UserError
 
 # As CheckpointHook and StopHook name them; those of the best score are weights alone.

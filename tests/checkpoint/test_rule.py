@@ -165,3 +165,15 @@ def test_wrappers_are_looked_through(model, state):
     model.test_step = model.forward
     assert load_weights(Augmented(module=model), state, "x.pth") == []
     assert is_loaded(model, state)
+
+
+def test_deeper_backbones_are_other_models(small_backbone):
+    """All weights are there and fit, with others between them."""
+    model, deeper = (nn.Module() for _ in range(2))
+    model.backbone = small_backbone()
+    arch = dict(embed_dims=16, depths=(2, 1, 2, 1), num_heads=(1, 2, 4, 8))
+    deeper.backbone = small_backbone(arch=arch)
+    with pytest.raises(CheckpointError, match=r"x\.pth: .*other depths"):
+        load_weights(model, deeper.state_dict(), "x.pth")
+    (note,) = load_weights(model, deeper.state_dict(), "x.pth", allow_partial=True)
+    assert "have no place in the model, the first is backbone.stages.2.blocks.1" in note
