@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from mmengine.config import Config
+from mmengine.logging import MMLogger
 from PIL import Image
 
 CLASSES = ["circle", "square", "triangle"]
@@ -19,6 +20,12 @@ def write_image(path: Path, size: tuple[int, int] = (WIDTH, HEIGHT)) -> None:
     rng = np.random.default_rng(len(path.name))
     pixels = rng.integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
     Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture(autouse=True)
+def _no_logger_of_other_tests() -> None:
+    """A runner's logger outlives it, and has found the streams of its test."""
+    MMLogger._instance_dict.clear()
 
 
 @pytest.fixture
