@@ -150,7 +150,7 @@ def _cache_of(paths: list[str]) -> Path:
 
 def _read(cache: Path) -> dict[str, list]:
     try:
-        return json.loads(cache.read_text())["images"]
+        return dict(json.loads(cache.read_text())["images"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
