@@ -1,8 +1,9 @@
 """Focal Transformers for OpenMMLab: one backbone, any input size.
 
 Importing the package registers :class:`focal_mm.models.FocalTransformer` in MMEngine's
-root registry, where mmdet, mmseg and mmpretrain find it. Without MMEngine there is
-:mod:`focal_mm.ops`, the attention as a function of tensors.
+root registry, where mmdet, mmseg and mmpretrain find it. :func:`create_model` builds
+published models for plain PyTorch; timm finds them by the same names. Without MMEngine
+there is :mod:`focal_mm.ops`, the attention as a function of tensors.
 """
 
 from focal_mm.version import __version__
@@ -22,7 +23,7 @@ except ModuleNotFoundError:
             "OpenMMLab libraries use"
         )
 else:
-    from focal_mm.models import FocalTransformer
+    from focal_mm.models import FocalTransformer, create_model
 
     def __getattr__(name: str) -> object:
         if name not in _LOADERS:
@@ -33,4 +34,4 @@ else:
         return getattr(inferencers, name)
 
 
-__all__ = ["FocalTransformer", "__version__", *_LOADERS]
+__all__ = ["FocalTransformer", "__version__", "create_model", *_LOADERS]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from focal_mm.models.arguments import check_types
 from focal_mm.ops.common.dispatch import check_range
@@ -38,6 +38,24 @@ ARCHS: dict[str, Arch] = {
 all else, so heads included. 'large_196_7_heads' has the head counts nearest to 32
 channels a head that divide this width, 'large_192' Swin-Large's width and heads;
 docs/complexity.md holds their parameters against the paper's."""
+
+
+def _published() -> dict[str, dict[str, Any]]:
+    models = {}
+    drop_path_rates = {"tiny": 0.2, "small": 0.2, "base": 0.3, "large": 0.2}
+    for size, rate in drop_path_rates.items():
+        plain = {"arch": size, "drop_path_rate": rate}
+        models[f"focal_{size}"] = plain
+        if size != "large":
+            conv = {**plain, "use_conv_embed": True}
+            models[f"focal_{size}_conv"] = conv
+            models[f"focal_fast_{size}"] = {**conv, "key_selection": "topk"}
+    return models
+
+
+MODELS: dict[str, dict[str, Any]] = _published()
+"""The published models by name, as arguments of the backbone where they differ from its
+defaults: the rows of configs/cls, whose comments say where the rates come from."""
 
 
 def parse_arch(arch: str | Mapping[str, int | Sequence[int]]) -> Arch:
