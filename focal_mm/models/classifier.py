@@ -173,7 +173,7 @@ class FocalClassifier(nn.Module):
         blocks.append((r"^backbone\.stages\.(\d+)\.blocks\.(\d+)", None))
         blocks.append((r"^backbone\.norm\d", (99999,)))
         return {
-            "stem": r"^backbone\.(patch_embed|absolute_pos_embed)",
+            "stem": r"^backbone\.(?:patch_embed|absolute_pos_embed)",
             "blocks": r"^backbone\.stages\.(\d+)" if coarse else blocks,
         }
 
