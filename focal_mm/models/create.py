@@ -14,6 +14,7 @@ from torch import Tensor
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
 from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.checkpoint.state import check_state_dict
 from focal_mm.models import hub
 from focal_mm.models.classifier import FocalClassifier, FocalFeatures
 from focal_mm.models.focal_transformer import FocalTransformer
@@ -114,13 +115,12 @@ def load_weights(model: FocalClassifier | FocalFeatures, checkpoint: str) -> Non
     is_hub = hub.is_hub_name(checkpoint)
     path = str(hub.find(checkpoint).weights) if is_hub else checkpoint
     print_log(f"weights from {checkpoint}", logger="current")
+    state = state_dict_of(read_checkpoint(path), path)
     try:
-        state = own_weights(state_dict_of(read_checkpoint(path), path), model)
-        # What does not fit raises before anything is written.
-        model.load_state_dict(state, strict=False)
+        state = own_weights(state, model)
     except CheckpointError as error:
-        text = str(error)
-        raise CheckpointError(text if path in text else f"{path}: {text}") from None
+        raise CheckpointError(f"{path}: {error}") from None
+    model.load_state_dict(state, strict=False)
 
 
 def own_weights(
@@ -135,11 +135,16 @@ def own_weights(
 
     Returns:
         The backbone's weights as they are, and those of the head if they fit.
+
+    Raises:
+        focal_mm.checkpoint.CheckpointError: If they are of another model.
     """
     state = to_openmmlab(state) or state
     if not any(name.startswith(BACKBONE) for name in state):
         state = {BACKBONE + name: value for name, value in state.items()}
     own = {k: v for k, v in state.items() if k.startswith(BACKBONE)}
+    backbone = {k.removeprefix(BACKBONE): v for k, v in own.items()}
+    check_state_dict(backbone, model.backbone)
     head = {k: v for k, v in model.state_dict().items() if not k.startswith(BACKBONE)}
     if head and all(
         name in state and state[name].shape == value.shape
