@@ -69,6 +69,8 @@ def create_model(
     if hub.is_hub_name(name):
         found = hub.find(name)
         stored = {"num_classes": found.num_classes, **found.arguments}
+        if not features_only:
+            stored.pop("out_indices", None)
         checkpoint = checkpoint or found.weights
         name = found.name
     if name not in MODELS:
