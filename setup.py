@@ -18,6 +18,10 @@ ROOT = Path(__file__).parent
 # executing it, and the oldest that the tests run with (`make test-upstream`).
 BASE = ["torch>=2.6"]
 ENGINE = ["onedl-mmengine>=0.10.8", "safetensors>=0.4"]
+# What focal_mm.create_model can do besides: models of the Hugging Face Hub, and timm's
+# scripts. Of timm, the versions that name what builds and registers a model.
+HUB = [*ENGINE, "huggingface_hub>=0.23"]
+TIMM = [*HUB, "timm>=1.0"]
 # mmcv comes as source. Its operators are compiled only if torch is installed before and
 # build isolation is off (`make setup` sees to both); else they are missing silently.
 MMCV = [*ENGINE, "onedl-mmcv>=2.3"]
@@ -30,11 +34,13 @@ SEG = [*CLS, "onedl-mmsegmentation>=1.4"]
 INSTABOOST = [*DET, "instaboostfast>=0.1.2"]
 EXTRAS = {
     "engine": ENGINE,
+    "hub": HUB,
+    "timm": TIMM,
     "cls": CLS,
     "det": DET,
     "seg": SEG,
     "instaboost": INSTABOOST,
-    "all": sorted({*CLS, *DET, *SEG, *INSTABOOST}),
+    "all": sorted({*CLS, *DET, *SEG, *INSTABOOST, *TIMM}),
     "dev": ["hypothesis", "lmdb", "pre-commit", "psutil", "pytest", "ruff"],
     "docs": ["mkdocs-material", "mkdocstrings[python]"],
 }

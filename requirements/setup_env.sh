@@ -131,6 +131,11 @@ if pin onedl-mmcv >/dev/null; then
 else
   install --requirements "$pins" --editable .
 fi
+if pin peft >/dev/null; then
+  # Apart, for one test: where transformers, which it needs, can be imported, MMEngine
+  # imports it (two seconds), and mmpretrain takes it for one that it can use.
+  install --no-deps --target "$venv/peft" accelerate peft tokenizers transformers
+fi
 python -I -W ignore -c 'import mmcv.ops' ||
   stop "mmcv lacks its operators; remove what uv keeps: uv cache clean mmcv onedl-mmcv"
 recipe "$python" >"$stamp"

@@ -137,8 +137,8 @@ def test_base_needs_torch_alone_and_nothing_needs_the_upstream_family(
     assert package_metadata["Version"] == __version__
     assert set(requirements(package_metadata)) == {"torch"}
     extras = package_metadata.get_all("Provides-Extra")
-    families = {"engine", "cls", "det", "seg", "instaboost", "all"}
-    assert set(extras) == families | {"dev", "docs"}
+    users = {"engine", "hub", "timm", "cls", "det", "seg", "instaboost", "all"}
+    assert set(extras) == users | {"dev", "docs"}
     for extra in extras:
         assert not UPSTREAM & set(requirements(package_metadata, extra))
 
@@ -150,6 +150,14 @@ def test_extras_are_complete_in_themselves(package_metadata):
         assert {"onedl-mmengine", "onedl-mmcv", "torchvision"} <= names
         assert families.get(extra, "onedl-mmpretrain") in names
         assert names <= set(requirements(package_metadata, "all"))
+
+
+def test_the_extras_of_create_model_need_no_task_library(package_metadata):
+    engine = {"torch", "onedl-mmengine", "safetensors"}
+    assert set(requirements(package_metadata, "engine")) == engine
+    hub = engine | {"huggingface-hub"}
+    assert set(requirements(package_metadata, "hub")) == hub
+    assert set(requirements(package_metadata, "timm")) == hub | {"timm"}
 
 
 def pins_of(file: str, python: str) -> dict[str, str]:

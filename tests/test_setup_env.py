@@ -87,7 +87,7 @@ def pinned(name: str, file: str = "constraints.txt") -> str:
 def test_mmcv_is_built_after_torch_and_for_it(machine):
     done = machine.set_up()
     assert done.returncode == 0, done.stderr
-    venv, pip, torch, mmcv, rest, check = machine.called
+    venv, pip, torch, mmcv, rest, peft, check = machine.called
     assert (venv, check) == ("venv", "check")
     assert pip.startswith("pip install")
     assert pinned("uv") in pip
@@ -95,7 +95,9 @@ def test_mmcv_is_built_after_torch_and_for_it(machine):
     assert mmcv.endswith(pinned("onedl-mmcv"))
     assert f"for={pinned('torch')}, CPU" in mmcv
     assert rest.endswith("--editable .[all,dev,docs]")
-    for call in (torch, mmcv, rest):
+    # Not among the others: see the script.
+    assert f"--no-deps --target {machine.clone}/.venv/peft" in peft
+    for call in (torch, mmcv, rest, peft):
         assert "--constraints requirements/constraints.txt" in call
 
 
@@ -112,6 +114,7 @@ def test_the_upstream_family_has_its_own_environment(machine):
     mmcv, rest = machine.called[3:5]
     assert mmcv.endswith(pinned("mmcv", "upstream.txt"))
     assert rest.endswith("--requirements requirements/upstream.txt --editable .")
+    assert not any("peft" in call for call in machine.called)
     assert not (machine.clone / ".venv").exists()
 
 

@@ -6,6 +6,7 @@ registered when timm is imported, before or after.
 
 from __future__ import annotations
 
+import logging
 import sys
 from collections.abc import Callable
 from importlib.abc import Loader, MetaPathFinder
@@ -13,6 +14,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
 
+from mmengine.logging import print_log
 from torch import Tensor, nn
 
 from focal_mm.models.classifier import (
@@ -74,15 +76,23 @@ def _register_after(loader: Loader) -> None:
 
 
 def _register() -> None:
-    from timm.models import register_model
-
+    try:
+        from timm.models import build_model_with_cfg, register_model
+    except ImportError as error:
+        # Not that of a version that others want.
+        print_log(
+            f"timm does not get focal_mm's models, it is older than 1.0: {error}",
+            logger="current",
+            level=logging.WARNING,
+        )
+        return
     for name in MODELS:
-        register_model(_entry_point(name))
+        register_model(_entry_point(name, build_model_with_cfg))
 
 
-def _entry_point(name: str) -> Callable[..., nn.Module]:
-    from timm.models import build_model_with_cfg
-
+def _entry_point(
+    name: str, build_model_with_cfg: Callable[..., nn.Module]
+) -> Callable[..., nn.Module]:
     def entry_point(pretrained: bool = False, **arguments: Any) -> nn.Module:
         # Not by timm's wrappers: the maps are those that detectors get.
         features_only = arguments.pop("features_only", False)
