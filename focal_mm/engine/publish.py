@@ -12,6 +12,7 @@ import inspect
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -211,7 +212,8 @@ def _of_config(cfg: Config, state: Mapping[str, Tensor]) -> Published:
     num_classes, data = 0, {}
     if not library.dense:
         num_classes = cfg.model.get("head", {}).get("num_classes", 0)
-        data["input_size"] = library.table_shape(cfg)
+        with suppress(UserError):
+            data["input_size"] = library.table_shape(cfg)
         if "head.fc.weight" not in state:
             num_classes = 0
     if num_classes:
@@ -251,7 +253,6 @@ def _check_weights(
     described: Published, state: Mapping[str, Tensor], path: str
 ) -> None:
     """Raise unless the weights are those of the model, size by size."""
-    arguments = dict(described.arguments)
     as_maps = not described.num_classes
     try:
         with torch.device("meta"):
@@ -259,7 +260,7 @@ def _check_weights(
                 described.name,
                 features_only=as_maps,
                 num_classes=described.num_classes,
-                **arguments,
+                **described.arguments,
             )
     except (TypeError, ValueError) as error:
         raise UserError(f"{described.name}: {error}") from None

@@ -1,5 +1,6 @@
 """The backbone, its presets, and models by name."""
 
+from focal_mm.models.classifier import FocalClassifier, FocalFeatures
 from focal_mm.models.create import create_model
 from focal_mm.models.focal_transformer import FocalTransformer
 from focal_mm.models.log import forward_to_mmengine
@@ -10,6 +11,8 @@ __all__ = [
     "ARCHS",
     "MODELS",
     "Arch",
+    "FocalClassifier",
+    "FocalFeatures",
     "FocalTransformer",
     "create_model",
     "parse_arch",
