@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import pickle
 import re
@@ -40,10 +41,14 @@ def _history_method(owner: type, name: str) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def _training_state_allowed() -> Iterator[None]:
-    """Let weights_only reading accept what MMEngine's runner stores beside weights."""
+    """Let weights_only reading accept what trainings store beside weights.
+
+    That is what MMEngine's runner stores, and the arguments that timm's does.
+    """
     dtypes = {type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8", "u4", "u8")}
     allowed = [
         HistoryBuffer,
+        argparse.Namespace,
         (_history_method, "builtins.getattr"),
         # What pickles name: numpy 1 and 2 keep these functions in different modules.
         np.zeros(1).__reduce__()[0],

@@ -1,5 +1,6 @@
 """Models by name: what they compute, what they load, and how timm sees them."""
 
+import argparse
 import inspect
 import json
 import logging
@@ -166,6 +167,14 @@ class TestLoading:
         model = focal_mm.create_model(
             "focal_tiny", tmp_path / "own.pth", num_classes=10, **SMALL
         )
+        assert same_weights(model, classifier)
+
+    def test_what_timms_training_leaves(self, classifier, tmp_path):
+        path = tmp_path / "model_best.pth.tar"
+        state = {f"module.{k}": v for k, v in classifier.state_dict().items()}
+        args = argparse.Namespace(model="focal_tiny", lr=1e-3, mean=None)
+        torch.save(dict(epoch=3, arch="focal_tiny", state_dict=state, args=args), path)
+        model = focal_mm.create_model("focal_tiny", path, num_classes=10, **SMALL)
         assert same_weights(model, classifier)
 
     def test_backbone_alone_starts_a_new_head(self, classifier, tmp_path, log):
