@@ -57,19 +57,19 @@ class _AfterTimm(MetaPathFinder):
     ) -> ModuleSpec | None:
         if fullname != "timm":
             return None
-        for finder in sys.meta_path:
-            spec = finder is not self and finder.find_spec(fullname, path, target)
-            if spec:
-                _register_after(spec.loader)
-                return spec
-        return None
+        others = (finder for finder in sys.meta_path if finder is not self)
+        specs = (finder.find_spec(fullname, path, target) for finder in others)
+        spec = next(filter(None, specs), None)
+        # A folder of that name without code has no loader.
+        if spec is not None and spec.loader is not None:
+            _register_after(spec.loader)
+        return spec
 
 
 def _register_after(loader: Loader) -> None:
-    execute = loader.exec_module
-
     def exec_module(module: ModuleType) -> None:
-        execute(module)
+        del loader.exec_module  # This one: the class's comes forth.
+        loader.exec_module(module)
         _register()
 
     loader.exec_module = exec_module
