@@ -80,6 +80,7 @@ setup(
     license="Apache-2.0",
     license_files=["LICENSE"],
     packages=find_packages(include=["focal_mm", "focal_mm.*"]),
+    package_data={"focal_mm": ["engine/report/*.j2"]},
     python_requires=">=3.10",
     install_requires=BASE,
     extras_require=EXTRAS,

@@ -80,7 +80,7 @@ def test_wheel_carries_the_package_its_configs_and_tools(wheel):
         path.relative_to(ROOT).as_posix()
         for top in ("focal_mm", "configs", "tools")
         for path in (ROOT / top).rglob("*.*")
-        if path.suffix in (".py", ".sh", ".yml", ".md")
+        if path.suffix in (".py", ".sh", ".yml", ".md", ".j2")
     }
     expected = {
         name if name.startswith("focal_mm/") else f"focal_mm/.mim/{name}"

@@ -20,11 +20,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 import yaml
 from mmengine.config import Config
+from mmengine.registry import MODELS as REGISTRY
+from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from focal_mm.checkpoint import read_checkpoint
 from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
 from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.checkpoint.rule import check_finite, load_weights, unwrapped
 from focal_mm.engine.config import load_config, type_name, walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.files import replacing
@@ -100,7 +103,7 @@ def publish(
         raise UserError(f"{folder} exists: remove it or choose another name")
     results = _read_metrics(metrics)
     loaded = read_checkpoint(checkpoint)
-    state = state_dict_of(loaded, checkpoint)
+    state = unwrapped(state_dict_of(loaded, checkpoint), known=())
     state = to_openmmlab(state) or state
     if not any(name.startswith(BACKBONE) for name in state):
         state = {BACKBONE + name: value for name, value in state.items()}
@@ -111,8 +114,12 @@ def publish(
     else:
         described = _of_config(load_config(model, options), state)
     _check_weights(described, state, checkpoint)
-    classes = ((loaded.get("meta") or {}).get("dataset_meta") or {}).get("classes")
     cfg = None if backbone_only else described.cfg
+    if cfg is not None:
+        _check_whole(cfg, state, checkpoint)
+    else:
+        check_finite(state, checkpoint)
+    classes = ((loaded.get("meta") or {}).get("dataset_meta") or {}).get("classes")
     with replacing(folder) as partial_folder:
         partial_folder.mkdir()
         _write_weights(state, partial_folder / hub.WEIGHTS)
@@ -221,7 +228,7 @@ def _of_config(cfg: Config, state: Mapping[str, Tensor]) -> Published:
     preprocessor = cfg.model.get("data_preprocessor") or cfg.get("data_preprocessor")
     for key in ("mean", "std"):
         if preprocessor and preprocessor.get(key):
-            data[key] = [value / 255 for value in preprocessor[key]]
+            data[key] = [round(value / 255, 6) for value in preprocessor[key]]
     return Published(
         name, num_classes, changed, _PIPELINE_TAGS[library.scope], data, cfg
     )
@@ -278,6 +285,14 @@ def _check_weights(
             )
 
 
+def _check_whole(cfg: Config, state: Mapping[str, Tensor], path: str) -> None:
+    """Raise unless a config's model gets all its weights; the library must be there."""
+    with DefaultScope.overwrite_default_scope(library_of(cfg).scope):
+        model = REGISTRY.build(copy.deepcopy(cfg.model))
+    for note in load_weights(model, {"state_dict": state}, path):
+        print(note)
+
+
 def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
     from safetensors.torch import save_file
 
@@ -286,6 +301,8 @@ def _write_weights(state: Mapping[str, Tensor], path: Path) -> None:
         name: value.detach().clone().contiguous() for name, value in state.items()
     }
     save_file(tensors, path, metadata={"format": "pt"})
+    # It lets nobody else read the file.
+    path.chmod(path.parent.stat().st_mode & 0o666)
 
 
 def _config(described: Published, classes: Any) -> str:

@@ -14,6 +14,7 @@ from torch import Tensor
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
 from focal_mm.checkpoint.read import state_dict_of
+from focal_mm.checkpoint.rule import check_finite, unwrapped
 from focal_mm.checkpoint.state import check_state_dict
 from focal_mm.models import hub
 from focal_mm.models.classifier import FocalClassifier, FocalFeatures
@@ -94,7 +95,7 @@ def create_model(
         backbone = FocalTransformer(**arguments, out_indices=(3,))
         model = FocalClassifier(backbone, num_classes)
     if checkpoint is not None:
-        load_weights(model, str(checkpoint))
+        load_checkpoint(model, str(checkpoint))
     return model
 
 
@@ -103,7 +104,7 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     return f": did you mean {' or '.join(near)}?" if near else f": {', '.join(known)}"
 
 
-def load_weights(model: FocalClassifier | FocalFeatures, checkpoint: str) -> None:
+def load_checkpoint(model: FocalClassifier | FocalFeatures, checkpoint: str) -> None:
     """Load a checkpoint into a model and log what was done.
 
     Args:
@@ -117,7 +118,8 @@ def load_weights(model: FocalClassifier | FocalFeatures, checkpoint: str) -> Non
     is_hub = hub.is_hub_name(checkpoint)
     path = str(hub.find(checkpoint).weights) if is_hub else checkpoint
     print_log(f"weights from {checkpoint}", logger="current")
-    state = state_dict_of(read_checkpoint(path), path)
+    state = unwrapped(state_dict_of(read_checkpoint(path), path), model.state_dict())
+    check_finite(state, path)
     try:
         state = own_weights(state, model)
     except CheckpointError as error:

@@ -214,7 +214,7 @@ class TestLoading:
         torch.save(deeper.state_dict(), path)
         before = {k: v.clone() for k, v in classifier.state_dict().items()}
         with pytest.raises(CheckpointError, match=r"deeper\.pth.*other depths"):
-            create.load_weights(classifier, str(path))
+            create.load_checkpoint(classifier, str(path))
         assert all(v.equal(before[k]) for k, v in classifier.state_dict().items())
 
 

@@ -138,10 +138,8 @@ def test_name_of_a_model_and_the_hubs_cache(trained, tmp_path, monkeypatch):
         focal_mm.create_model("hf-hub:user/bees")
 
 
-def test_whole_detector_or_its_backbone(toy_model, tmp_path):
+def test_whole_detector_or_its_backbone(toy_model, tmp_path, capsys):
     """The published folder is what the command lines take."""
-    from focal_mm.engine.inferencers import Detector
-
     toy = toy_model("mmdet")
     state = torch.load(toy.checkpoint, weights_only=False)["state_dict"]
     whole, bare = tmp_path / "whole", tmp_path / "bare"
@@ -150,11 +148,17 @@ def test_whole_detector_or_its_backbone(toy_model, tmp_path):
         assert {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()} == {  # noqa: SIM118
             k: tuple(v.shape) for k, v in state.items()
         }
-    cfg = Config.fromfile(whole / "config.py")
-    predictor = Detector(cfg, str(whole / "model.safetensors"), "cpu")
-    [image, *_] = sorted(toy.images.iterdir())
-    assert predictor.predict(str(image)).pred_instances is not None
-    assert predictor._inferencer.model.dataset_meta["classes"] == toy.classes
+    inferencer = focal_mm.load_detector(
+        whole / "config.py", str(whole / "model.safetensors"), "cpu"
+    )
+    [image, *_] = sorted(map(str, toy.images.iterdir()))
+    assert inferencer(image)["predictions"][0]["labels"]
+    assert inferencer.model.dataset_meta["classes"] == toy.classes
+
+    part = tmp_path / "part.pth"
+    torch.save({k: v for k, v in state.items() if "neck" not in k}, part)
+    assert main([*map(str, (toy.config, part, tmp_path / "part"))]) == 1
+    assert "part.pth does not fit the model: it lacks" in capsys.readouterr().err
 
     publish(toy.config, toy.checkpoint, bare, "--backbone")
     assert not (bare / "config.py").exists()
@@ -218,7 +222,7 @@ def test_mistakes_are_one_line_and_leave_nothing(trained, tmp_path, capsys):
     for args, words in (
         ((config, checkpoint, taken), f"{taken} exists"),
         ((config, tmp_path / "absent.pth", new), "no such checkpoint"),
-        ((config, broken, new), "truncated"),
+        ((config, broken, new), "not a checkpoint"),
         ((tmp_path / "absent.py", checkpoint, new), "there is no config file"),
         ((resnet, checkpoint, new), "no FocalTransformer"),
         (("focal_tiny", checkpoint, new), "does not fit focal_tiny: backbone.patch"),
