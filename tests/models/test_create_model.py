@@ -15,6 +15,7 @@ import torch
 from mmengine.config import Config
 from mmengine.logging import MMLogger
 from mmengine.registry import MODELS as REGISTRY
+from mmengine.registry import DefaultScope
 from torch import nn
 
 import focal_mm
@@ -103,16 +104,14 @@ def test_released_file_gives_the_released_logits(
 def test_mmpretrains_classifier_computes_the_same(classifier, relative_error):
     """And its state dict has the same names."""
     pytest.importorskip("mmpretrain", reason="mmpretrain is not installed")
-    import mmpretrain.models  # noqa: F401
-
-    other = REGISTRY.build(
-        dict(
-            type="mmpretrain.ImageClassifier",
-            backbone=dict(type="FocalTransformer", out_indices=(3,), **SMALL),
-            neck=dict(type="mmpretrain.GlobalAveragePooling"),
-            head=dict(type="mmpretrain.LinearClsHead", num_classes=10, in_channels=128),
-        )
-    ).eval()
+    config = dict(
+        type="ImageClassifier",
+        backbone=dict(type="FocalTransformer", out_indices=(3,), **SMALL),
+        neck=dict(type="GlobalAveragePooling"),
+        head=dict(type="LinearClsHead", num_classes=10, in_channels=128),
+    )
+    with DefaultScope.overwrite_default_scope("mmpretrain"):
+        other = REGISTRY.build(config).eval()
     other.load_state_dict(classifier.state_dict(), strict=True)
     assert relative_error(classifier(IMAGE), other(IMAGE)) < 1e-6
 
