@@ -56,6 +56,8 @@ def run_apart(folder: Path, title: str, check: str, *command: str) -> str:
     return done.stdout
 
 
+# A process that leaves early closes the connections of the others.
+TOGETHER = "dist.barrier()\ndist.destroy_process_group()\n"
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2")
 
 
@@ -146,9 +148,8 @@ own = torch.stack(sums)
 others = own.clone()
 dist.broadcast(others, 0)
 assert own.equal(others)
-dist.destroy_process_group()
 """
-    run_apart(tmp_path, "Several processes: DDP", check, *TORCHRUN)
+    run_apart(tmp_path, "Several processes: DDP", check + TOGETHER, *TORCHRUN)
 
 
 @pytest.mark.slow
@@ -163,6 +164,5 @@ name = "backbone.stages.2.blocks.0.attn.qkv.weight"
 shard = model.get_parameter(name)
 assert shard.to_local().numel() * 2 == whole.get_parameter(name).numel()
 torch.testing.assert_close(shard.grad.full_tensor(), whole.get_parameter(name).grad)
-dist.destroy_process_group()
 """
-    run_apart(tmp_path, "Sharded: FSDP2", check, *TORCHRUN)
+    run_apart(tmp_path, "Sharded: FSDP2", check + TOGETHER, *TORCHRUN)
