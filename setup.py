@@ -17,7 +17,8 @@ ROOT = Path(__file__).parent
 # torch 2.6 is the first that reads what MMEngine's runner stores beside weights without
 # executing it, and the oldest that the tests run with (`make test-upstream`).
 BASE = ["torch>=2.6"]
-ENGINE = ["onedl-mmengine>=0.10.8", "safetensors>=0.4"]
+# MMEngine imports cv2 without requiring it; this one needs no display's libraries.
+ENGINE = ["onedl-mmengine>=0.10.8", "opencv-python-headless", "safetensors>=0.4"]
 # What focal_mm.create_model can do besides: models of the Hugging Face Hub, and timm's
 # scripts. Of timm, the versions that name what builds and registers a model.
 HUB = [*ENGINE, "huggingface_hub>=0.23"]

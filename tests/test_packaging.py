@@ -153,7 +153,7 @@ def test_extras_are_complete_in_themselves(package_metadata):
 
 
 def test_the_extras_of_create_model_need_no_task_library(package_metadata):
-    engine = {"torch", "onedl-mmengine", "safetensors"}
+    engine = {"torch", "onedl-mmengine", "opencv-python-headless", "safetensors"}
     assert set(requirements(package_metadata, "engine")) == engine
     hub = engine | {"huggingface-hub"}
     assert set(requirements(package_metadata, "hub")) == hub
