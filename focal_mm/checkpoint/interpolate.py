@@ -107,9 +107,8 @@ def resize_neighbor_table(
 
     For each query, window table and neighbour table together give a bias to every
     token of the ``(s + 2e)²`` halo; tokens that stand there twice count with the
-    merged bias of both. That field is resized over query and key positions. A token
-    that stands m times in the target's order gets log(m) less in each place, so that
-    its weight stays what the field says.
+    merged bias of both. That field is resized over query and key positions, and
+    :func:`spread_halo` gives each token the weight that it says.
 
     Args:
         neighbors: (1, h, s², num_neighbors) of the source.
@@ -140,13 +139,27 @@ def resize_neighbor_table(
     field = resize_square(field, target.halo_size**2).transpose(1, 2)
     field = resize_square(field, target.window_area).transpose(1, 2)
 
-    sources = halo_sources(target.window_size, target.expand_size, _CPU)
-    total = target.window_area + target.num_neighbors
+    return spread_halo(field, target)[None].to(neighbors.dtype)
+
+
+def spread_halo(field: Tensor, geometry: FocalGeometry) -> Tensor:
+    """Neighbour biases from a bias for every token of the halo.
+
+    A token that stands m times in the released order gets log(m) less in each place.
+
+    Args:
+        field: (heads, queries, (s + 2e)²).
+        geometry: Sizes, of which the halo is covered.
+
+    Returns:
+        (heads, queries, num_neighbors).
+    """
+    sources = halo_sources(geometry.window_size, geometry.expand_size, _CPU)
+    total = geometry.window_area + geometry.num_neighbors
     copies = (sources < total).sum(1)
     place = torch.empty(total + 1, dtype=torch.int64)
     place[sources.flatten()] = torch.arange(len(sources)).repeat_interleave(
         sources.shape[1]
     )
-    place = place[target.window_area : total]
-    spread = field[..., place] - copies[place].log().to(field)
-    return spread[None].to(neighbors.dtype)
+    place = place[geometry.window_area : total]
+    return field[..., place] - copies[place].log().to(field)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from focal_mm.checkpoint.paddle import convert_paddle, is_paddle
 from focal_mm.checkpoint.released import convert_released, is_released
+from focal_mm.checkpoint.swin import convert_swin, is_swin
 
 BACKBONE = "backbone."
 
@@ -35,6 +36,7 @@ class Layout(NamedTuple):
 
 
 LAYOUTS = (
+    Layout("a Swin Transformer", is_swin, convert_swin),
     Layout("PaddleViT's Focal Transformer", is_paddle, convert_paddle),
     Layout("released Focal Transformer", is_released, convert_released),
 )

@@ -1,0 +1,224 @@
+"""What a Focal Transformer keeps of a trained Swin, and how soon it has the rest.
+
+    python -m benchmarks.from_swin det     # or cls; half an hour on an idle CPU core
+
+Trains a Swin on toy data and a Focal Transformer of the same size by the same schedule,
+both from random weights. Then the Swin is converted, with and without the fit to its
+activations, and trained on by half the schedule, and so is the Swin itself. What is
+finished is kept, so the command goes on where it was stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine.config import Config
+from mmengine.hooks import Hook
+
+from demo.toy.folder import ToySpec
+from demo.toy.formats import CocoSpec
+from focal_mm.checkpoint import convert_swin
+from focal_mm.engine.config import load_config
+from focal_mm.engine.errors import run_guarded
+from focal_mm.engine.files import replacing
+from focal_mm.engine.fit_images import read_images
+from focal_mm.engine.launch import build_runner
+from focal_mm.engine.options import Parser
+from focal_mm.models.presets import parse_arch
+
+PROGRAM = "python -m benchmarks.from_swin"
+ROOT = Path(__file__).resolve().parents[1]
+
+
+_IMAGE_SIZE = 224
+"""To which the images are resized for the fit, in pixels."""
+_FINE_TUNING = 0.3
+"""Learning rate of what has been trained before, over that of random weights."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is learnt.
+
+    Attributes:
+        config: Config of the Focal Transformer.
+        data: The toy data.
+        images: Folder of training images in it.
+        metric: What is compared, as the library's metric calls it.
+        iterations: Of a training from random weights.
+        interval: Iterations between evaluations.
+        swin: Arguments of the library's Swin beside those of the Focal Transformer.
+    """
+
+    config: str
+    data: ToySpec
+    images: str
+    metric: str
+    iterations: int
+    interval: int
+    swin: Mapping[str, Any] = field(default_factory=dict)
+
+
+TASKS = {
+    "det": Task(
+        "demo/configs/atss_shapes.py",
+        CocoSpec(),
+        "train2017",
+        "coco/bbox_mAP",
+        iterations=600,
+        interval=25,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Start:
+    """One training.
+
+    Attributes:
+        title: What table and plot call it.
+        swin: Whether the backbone is the Swin.
+        weights: File that it starts from, in the folder of all; None for random ones.
+    """
+
+    title: str
+    swin: bool = False
+    weights: str | None = None
+
+
+STARTS = {
+    "swin": Start("Swin, random", swin=True),
+    "fitted": Start("Focal, Swin's converted and fitted", weights="fitted.pth"),
+    "converted": Start("Focal, Swin's converted", weights="converted.pth"),
+    "swin_on": Start("Swin, trained on", swin=True, weights="swin.pth"),
+    "random": Start("Focal, random"),
+}
+
+
+class EvaluateFirst(Hook):
+    """Evaluates before the first iteration too."""
+
+    def before_train(self, runner: Any) -> None:
+        """Run the validation loop on what was loaded."""
+        runner.val_loop.run()
+
+
+def config_of(task: Task, out: Path, start: Start) -> Config:
+    """The config of one training, in the folder of all."""
+    cfg = load_config(ROOT / task.config)
+    backbone = cfg.model.backbone
+    if start.swin:
+        arch = parse_arch(backbone.arch)._asdict()
+        if cfg.default_scope == "mmpretrain":
+            arch = {"arch": arch}
+        cfg.model.backbone = dict(
+            type="SwinTransformer",
+            window_size=backbone.window_size,
+            drop_path_rate=backbone.drop_path_rate,
+            out_indices=backbone.out_indices,
+            **arch,
+            **task.swin,
+        )
+    for loader in (cfg.train_dataloader, cfg.test_dataloader):
+        loader.dataset.data_root = f"{out}/data/"
+    if "ann_file" in cfg.test_evaluator:
+        annotations = "data/annotations/instances_val2017.json"
+        cfg.test_evaluator.ann_file = f"{out}/{annotations}"
+    cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
+    cfg.val_cfg = dict(type="ValLoop")
+    iterations = task.iterations
+    if start.weights:
+        cfg.load_from = str(out / start.weights)
+        cfg.optim_wrapper.optimizer.lr *= _FINE_TUNING
+        iterations //= 2
+    cfg.train_cfg = dict(
+        type="IterBasedTrainLoop",
+        max_iters=iterations,
+        val_interval=task.interval,
+    )
+    warm_up = iterations // 20
+    cfg.param_scheduler = [
+        dict(type="LinearLR", start_factor=0.01, by_epoch=False, end=warm_up),
+        dict(
+            type="CosineAnnealingLR",
+            by_epoch=False,
+            begin=warm_up,
+            end=iterations,
+            eta_min_ratio=0.02,
+        ),
+    ]
+    cfg.log_processor = dict(by_epoch=False, window_size=10)
+    cfg.default_hooks.checkpoint = dict(
+        type="CheckpointHook", by_epoch=False, interval=iterations
+    )
+    cfg.custom_hooks = [*cfg.custom_hooks, dict(type=EvaluateFirst)]
+    return cfg
+
+
+def train(name: str, task: Task, out: Path) -> list[tuple[int, float]]:
+    """Do the training of that name, unless it is done.
+
+    Returns:
+        Iterations and the metric after them, from 0 on.
+    """
+    curve = out / f"{name}.json"
+    if not curve.exists():
+        cfg = config_of(task, out, STARTS[name])
+        cfg.work_dir, cfg.experiment_name = str(out / name), name
+        runner = build_runner(cfg, [])
+        runner.train()
+        scalars = Path(runner.log_dir, "vis_data/scalars.json")
+        lines = map(json.loads, scalars.read_text().splitlines())
+        points = [
+            (line["step"], line[task.metric]) for line in lines if task.metric in line
+        ]
+        if name == "swin":
+            make_starts(runner.model.state_dict(), out, task)
+        with replacing(curve) as partial:
+            partial.write_text(json.dumps(points))
+    return [tuple(point) for point in json.loads(curve.read_text())]
+
+
+def make_starts(swin: Mapping[str, Any], out: Path, task: Task) -> None:
+    """Write the weights that the other trainings start from."""
+    images = read_images(out / "data" / task.images, _IMAGE_SIZE)
+    for name, weights in (
+        ("swin", swin),
+        ("converted", convert_swin(swin)),
+        ("fitted", convert_swin(swin, images)),
+    ):
+        with replacing(out / f"{name}.pth") as partial:
+            torch.save({"state_dict": weights, "meta": {}}, partial)
+
+
+def run(argv: Sequence[str] | None) -> None:
+    """Train all, print and draw."""
+    parser = Parser(prog=PROGRAM, description=__doc__)
+    parser.add_argument("task", choices=TASKS)
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=ROOT / "work_dirs/from_swin",
+        help="folder of data, trainings and results (default: %(default)s)",
+    )
+    args = parser.parse_args(argv)
+    task, out = TASKS[args.task], args.out.absolute() / args.task
+    torch.set_num_threads(1)
+    task.data.write(out / "data")
+    curves = {start.title: train(name, task, out) for name, start in STARTS.items()}
+    print(curves)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    return run_guarded(PROGRAM, lambda: run(argv))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
