@@ -154,6 +154,7 @@ def config_of(task: Task, out: Path, start: Start) -> Config:
         ),
     ]
     cfg.log_processor = dict(by_epoch=False, window_size=10)
+    cfg.default_hooks.logger.log_metric_by_epoch = False
     cfg.default_hooks.checkpoint = dict(
         type="CheckpointHook", by_epoch=False, interval=iterations
     )

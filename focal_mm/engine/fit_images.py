@@ -13,7 +13,7 @@ from torch import Tensor
 
 from focal_mm.checkpoint.swin import convert_swin
 from focal_mm.checkpoint.swin.names import read_swin
-from focal_mm.checkpoint.swin.network import Swin
+from focal_mm.checkpoint.swin.network import Swin, build_swin
 from focal_mm.engine.errors import UserError
 from focal_mm.models import FocalTransformer
 
@@ -68,7 +68,7 @@ def fit_to_images(state: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
         UserError: If there is no image.
         focal_mm.checkpoint.CheckpointError: If it is no Swin Transformer's.
     """
-    swin = Swin(read_swin(state)[0])
+    swin = build_swin(read_swin(state)[0])
     # Whole windows in all stages: 224 pixels for windows of 7, 384 for 12.
     images = read_images(folder, 32 * swin.window_size)
     before, after = convert_swin(state), convert_swin(state, images)

@@ -199,10 +199,10 @@ def as_authors(timm_state: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's names as the authors' code has them, with its buffers."""
     state = {}
     for name, value in timm_state.items():
-        parts = name.split(".")
-        if parts[2] == "downsample":
-            parts[1] = str(int(parts[1]) - 1)
-        state[".".join(parts).replace("head.fc.", "head.")] = value
+        if ".downsample." in name:
+            kind, stage, rest = name.split(".", 2)
+            name = f"{kind}.{int(stage) - 1}.{rest}"
+        state[name.replace("head.fc.", "head.")] = value
     index = torch.zeros(49, 49, dtype=torch.int64)
     state["layers.0.blocks.0.attn.relative_position_index"] = index
     state["layers.0.blocks.1.attn_mask"] = torch.zeros(64, 49, 49)

@@ -12,7 +12,7 @@ from torch import Tensor
 from focal_mm.checkpoint.swin.fitting import fit_downsample, smooth_noise
 from focal_mm.checkpoint.swin.folding import REGION_BIAS, new_parameters
 from focal_mm.checkpoint.swin.names import BACKBONE, read_swin
-from focal_mm.checkpoint.swin.network import Swin
+from focal_mm.checkpoint.swin.network import build_swin
 
 _NOISE_SIZE = 128
 
@@ -45,7 +45,7 @@ def convert_swin(
         CheckpointError: If it is no Swin Transformer's.
     """
     weights, others = read_swin(state)
-    swin = Swin(weights)
+    swin = build_swin(weights)
     fitted_on = "images" if images is not None else "noise"
     if images is None:
         images = smooth_noise(swin.patch_embed.proj.in_channels, _NOISE_SIZE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from focal_mm.checkpoint.interpolate import square_side, spread_halo
+from focal_mm.checkpoint.interpolate import spread_halo, square_side
 from focal_mm.layers import FocalAttention
 from focal_mm.ops.window.geometry import FocalGeometry
 
@@ -18,9 +18,9 @@ def fold_merging(
 ) -> tuple[Tensor, Tensor]:
     """Swin's patch merging as a 2×2 convolution.
 
-    Swin normalises 2×2 tokens x of deviation σ together: R(γ(x - mean)/σ + β). A
-    convolution of stride 2 with the kernel has R γ(x - mean), which is σ times the
-    first part, so its bias must be σ times the second.
+    Swin normalises 2×2 tokens together: reduction(gamma (x - mean) / std + beta). A
+    convolution of stride 2 with the kernel has reduction(gamma (x - mean)), which is
+    std times the first part, so its bias must be std times the second.
 
     Args:
         gamma: Weight of the norm, (C, 2, 2).
@@ -28,7 +28,7 @@ def fold_merging(
         reduction: Weight of the linear layer, (2C, C, 2, 2).
 
     Returns:
-        The kernel (2C, C, 2, 2), and what is left of the bias for a unit σ, (2C,).
+        The kernel (2C, C, 2, 2), and the bias for tokens of unit std, (2C,).
     """
     scaled = reduction * gamma
     return scaled - scaled.mean((1, 2, 3), keepdim=True), (reduction * beta).sum(

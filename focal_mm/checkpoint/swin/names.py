@@ -44,7 +44,8 @@ _KNOWN = re.compile(
 
 def is_swin(state: Mapping[str, Tensor]) -> bool:
     """Whether these are a Swin's parameters: it merges 4C numbers to 2C by a linear
-    layer, a Focal Transformer by a convolution."""
+    layer, a Focal Transformer by a convolution.
+    """
     return any(
         _MERGING.search(name) and value.ndim == 2 and 2 * len(value) == value.shape[1]
         for name, value in state.items()
@@ -119,7 +120,8 @@ def rename_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if ".downsample." in new_name:
             value = _as_kernel(value, unfolded)
         renamed[new_name] = value
-    last_norm = max(int(name.split(".")[1]) for name in renamed if "stages." in name)
+    stages = (int(name.split(".")[1]) for name in renamed if "stages." in name)
+    last_norm = max(stages, default=3)
     return {
         re.sub(r"^norm\.", f"norm{last_norm}.", name): value
         for name, value in renamed.items()

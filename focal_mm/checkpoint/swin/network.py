@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from focal_mm.checkpoint.errors import CheckpointError
 from focal_mm.checkpoint.interpolate import square_side
 from focal_mm.layers import FocalAttention, FocalBlock, PatchEmbed
 from focal_mm.ops.window.geometry import FocalGeometry
@@ -86,6 +87,22 @@ class Swin(nn.Module):
             if "downsample" in stage:
                 x = stage["downsample"](x)
         return outs
+
+
+def build_swin(weights: Mapping[str, Tensor]) -> Swin:
+    """A Swin with weights from a file.
+
+    Raises:
+        CheckpointError: If some are missing or do not fit together.
+    """
+    try:
+        return Swin(weights)
+    except KeyError as error:
+        reason = f"{error} is missing"
+    except (RuntimeError, ValueError) as error:
+        # PyTorch's first line says only that there is an error.
+        reason = " ".join(str(error).split("\n\t", 1)[-1].split())
+    raise CheckpointError(f"not the weights of a whole Swin Transformer: {reason}")
 
 
 def _make_block(weights: Mapping[str, Tensor], stage: int, block: int) -> FocalBlock:
