@@ -38,6 +38,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _IMAGE_SIZE = 224
 """To which the images are resized for the fit, in pixels."""
+_EVALUATIONS = 12
+"""Of a training, beside the one before it."""
 _FINE_TUNING = 0.3
 """Learning rate of what has been trained before, over that of random weights."""
 
@@ -52,7 +54,6 @@ class Task:
         images: Folder of training images in it.
         metric: What is compared, as the library's metric calls it.
         iterations: Of a training from random weights.
-        interval: Iterations between evaluations.
         swin: Arguments of the library's Swin beside those of the Focal Transformer.
     """
 
@@ -61,7 +62,6 @@ class Task:
     images: str
     metric: str
     iterations: int
-    interval: int
     swin: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -72,7 +72,6 @@ TASKS = {
         "train2017",
         "coco/bbox_mAP",
         iterations=600,
-        interval=25,
     ),
 }
 
@@ -140,7 +139,7 @@ def config_of(task: Task, out: Path, start: Start) -> Config:
     cfg.train_cfg = dict(
         type="IterBasedTrainLoop",
         max_iters=iterations,
-        val_interval=task.interval,
+        val_interval=iterations // _EVALUATIONS,
     )
     warm_up = iterations // 20
     cfg.param_scheduler = [

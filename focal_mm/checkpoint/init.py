@@ -10,7 +10,8 @@ from mmengine.model import PretrainedInit
 from torch import Tensor, nn
 
 from focal_mm.checkpoint.errors import CheckpointError
-from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
+from focal_mm.checkpoint.layouts import to_openmmlab
+from focal_mm.checkpoint.parts import BACKBONE
 from focal_mm.checkpoint.read import (
     check_finite,
     read_checkpoint,

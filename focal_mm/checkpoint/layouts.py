@@ -12,10 +12,9 @@ from mmengine.logging import print_log
 from torch import Tensor
 
 from focal_mm.checkpoint.paddle import convert_paddle, is_paddle
+from focal_mm.checkpoint.parts import split_backbone
 from focal_mm.checkpoint.released import convert_released, is_released
 from focal_mm.checkpoint.swin import convert_swin, is_swin
-
-BACKBONE = "backbone."
 
 
 class Layout(NamedTuple):
@@ -57,10 +56,7 @@ def to_openmmlab(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
     Raises:
         focal_mm.checkpoint.CheckpointError: If a name is not of the layout.
     """
-    own = {k.removeprefix(BACKBONE): v for k, v in state.items() if _in_backbone(k)}
-    others = {k: v for k, v in state.items() if not _in_backbone(k)}
-    if not own:
-        own, others = others, own
+    own, others = split_backbone(state)
     layout = next((layout for layout in LAYOUTS if layout.recognises(own)), None)
     if layout is None:
         return None
@@ -71,7 +67,3 @@ def to_openmmlab(state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
         logger="current",
     )
     return {**converted, **others}
-
-
-def _in_backbone(name: str) -> bool:
-    return name.startswith(BACKBONE)

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from focal_mm.checkpoint import interpolate
 from focal_mm.checkpoint.errors import CheckpointError
-from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
+from focal_mm.checkpoint.layouts import to_openmmlab
+from focal_mm.checkpoint.parts import BACKBONE
 from focal_mm.checkpoint.released import DERIVED_BUFFER
 from focal_mm.layers import ATTENTIONS
 

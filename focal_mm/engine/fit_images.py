@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
+from focal_mm.checkpoint.parts import split_backbone
 from focal_mm.checkpoint.swin import convert_swin
 from focal_mm.checkpoint.swin.names import read_swin
 from focal_mm.checkpoint.swin.network import Swin, build_swin
@@ -65,10 +66,13 @@ def fit_to_images(state: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
         The converted weights.
 
     Raises:
-        UserError: If there is no image.
+        UserError: If there is no image, or the Swin takes other channels.
         focal_mm.checkpoint.CheckpointError: If it is no Swin Transformer's.
     """
     swin = build_swin(read_swin(state)[0])
+    channels = swin.patch_embed.proj.in_channels
+    if channels != 3:
+        raise UserError(f"--fit-images: the Swin is for {channels} channels, not RGB")
     # Whole windows in all stages: 224 pixels for windows of 7, 384 for 12.
     images = read_images(folder, 32 * swin.window_size)
     before, after = convert_swin(state), convert_swin(state, images)
@@ -119,9 +123,7 @@ def focal_like(swin: Swin, weights: Mapping[str, Tensor]) -> FocalTransformer:
         expand_sizes=3 * swin.window_size // 7,
         focal_windows=(15, 13, 9, 7),
     )
-    prefix = "backbone."
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if prefix in k}
-    model.load_state_dict(own, strict=False)
+    model.load_state_dict(split_backbone(weights)[0], strict=False)
     return model.eval()
 
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import NamedTuple
 
 import pytest
 import torch
 import torch.nn.functional as F
-from mmengine.logging import MMLogger
 from torch import Tensor, nn
 
 from focal_mm import FocalTransformer
@@ -106,18 +104,6 @@ LIBRARIES = {
         {(224, 224): 4, (152, 208): 4},
     ),
 }
-
-
-@pytest.fixture
-def log() -> Iterator[list[str]]:
-    """Lines logged by MMEngine's current logger."""
-    lines: list[str] = []
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = MMLogger.get_current_instance()
-    logger.addHandler(handler)
-    yield lines
-    logger.removeHandler(handler)
 
 
 def make_swin(

@@ -9,9 +9,10 @@ import torch
 from mmengine.logging import print_log
 from torch import Tensor
 
+from focal_mm.checkpoint.parts import BACKBONE
 from focal_mm.checkpoint.swin.fitting import fit_downsample, smooth_noise
 from focal_mm.checkpoint.swin.folding import REGION_BIAS, new_parameters
-from focal_mm.checkpoint.swin.names import BACKBONE, read_swin
+from focal_mm.checkpoint.swin.names import read_swin
 from focal_mm.checkpoint.swin.network import build_swin
 
 _NOISE_SIZE = 128

@@ -13,9 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from focal_mm.checkpoint.errors import CheckpointError
+from focal_mm.checkpoint.parts import split_backbone
 from focal_mm.checkpoint.read import state_dict_of
-
-BACKBONE = "backbone."
 
 _MERGING = re.compile(r"(?:^|\.)(?:downsample|features\.\d+)\.reduction\.weight$")
 _DERIVED = re.compile(r"(?:^|\.)(?:relative_position_index|attn_mask)$")
@@ -69,11 +68,7 @@ def read_swin(
     Raises:
         CheckpointError: If a name is not one of a Swin's.
     """
-    state = state_dict_of(state, "the file")
-    own = {k.removeprefix(BACKBONE): v for k, v in state.items() if _is_own(k)}
-    others = {k: v for k, v in state.items() if not _is_own(k)}
-    if not own:
-        own, others = others, own
+    own, others = split_backbone(state_dict_of(state, "the file"))
     weights = rename_swin(own)
     biases = {
         f"{name.removesuffix('weight')}bias": value.new_zeros(len(value))
@@ -81,10 +76,6 @@ def read_swin(
         if name.endswith("attn.qkv.weight")
     }
     return biases | weights, others
-
-
-def _is_own(name: str) -> bool:
-    return name.startswith(BACKBONE)
 
 
 def rename_swin(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
