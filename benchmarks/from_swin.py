@@ -10,6 +10,7 @@ finished is kept, so the command goes on where it was stopped.
 
 from __future__ import annotations
 
+import argparse
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -18,11 +19,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from matplotlib.figure import Figure
 from mmengine.config import Config
 from mmengine.hooks import Hook
+from rich.console import Console
+from rich.table import Table
 
 from demo.toy.folder import ToySpec
-from demo.toy.formats import CocoSpec
+from demo.toy.formats import CocoSpec, ImageFolderSpec
 from focal_mm.checkpoint import convert_swin
 from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import run_guarded
@@ -32,9 +36,11 @@ from focal_mm.engine.launch import build_runner
 from focal_mm.engine.options import Parser
 from focal_mm.models.presets import parse_arch
 
+Curve = Sequence[tuple[int, float]]
+"""Iterations from 0 on, and the metric after them."""
+
 PROGRAM = "python -m benchmarks.from_swin"
 ROOT = Path(__file__).resolve().parents[1]
-
 
 _IMAGE_SIZE = 224
 """To which the images are resized for the fit, in pixels."""
@@ -54,6 +60,7 @@ class Task:
         images: Folder of training images in it.
         metric: What is compared, as the library's metric calls it.
         iterations: Of a training from random weights.
+        changes: Settings of the config that differ, by dotted key.
         swin: Arguments of the library's Swin beside those of the Focal Transformer.
     """
 
@@ -62,8 +69,11 @@ class Task:
     images: str
     metric: str
     iterations: int
+    changes: Mapping[str, Any] = field(default_factory=dict)
     swin: Mapping[str, Any] = field(default_factory=dict)
 
+
+_ARCH = dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[3, 6, 12, 24])
 
 TASKS = {
     "det": Task(
@@ -72,6 +82,16 @@ TASKS = {
         "train2017",
         "coco/bbox_mAP",
         iterations=600,
+    ),
+    "cls": Task(
+        "demo/configs/focal_tiny_shapes.py",
+        ImageFolderSpec(),
+        "train",
+        "accuracy/top1",
+        iterations=96,
+        changes={"model.backbone.arch": _ARCH, "model.head.in_channels": 384},
+        # Its maps are smaller than a window.
+        swin=dict(pad_small_map=True),
     ),
 }
 
@@ -110,7 +130,7 @@ class EvaluateFirst(Hook):
 
 def config_of(task: Task, out: Path, start: Start) -> Config:
     """The config of one training, in the folder of all."""
-    cfg = load_config(ROOT / task.config)
+    cfg = load_config(ROOT / task.config, task.changes)
     backbone = cfg.model.backbone
     if start.swin:
         arch = parse_arch(backbone.arch)._asdict()
@@ -161,12 +181,8 @@ def config_of(task: Task, out: Path, start: Start) -> Config:
     return cfg
 
 
-def train(name: str, task: Task, out: Path) -> list[tuple[int, float]]:
-    """Do the training of that name, unless it is done.
-
-    Returns:
-        Iterations and the metric after them, from 0 on.
-    """
+def train(name: str, task: Task, out: Path) -> Curve:
+    """Do the training of that name, unless it is done."""
     curve = out / f"{name}.json"
     if not curve.exists():
         cfg = config_of(task, out, STARTS[name])
@@ -175,14 +191,18 @@ def train(name: str, task: Task, out: Path) -> list[tuple[int, float]]:
         runner.train()
         scalars = Path(runner.log_dir, "vis_data/scalars.json")
         lines = map(json.loads, scalars.read_text().splitlines())
+        metric = task.metric
+        found = {line["step"]: line[metric] for line in lines if metric in line}
+        # COCO's metric writes nothing where nothing is detected.
         points = [
-            (line["step"], line[task.metric]) for line in lines if task.metric in line
+            (step, found.get(step, 0.0))
+            for step in range(0, runner.max_iters + 1, cfg.train_cfg.val_interval)
         ]
         if name == "swin":
             make_starts(runner.model.state_dict(), out, task)
         with replacing(curve) as partial:
             partial.write_text(json.dumps(points))
-    return [tuple(point) for point in json.loads(curve.read_text())]
+    return json.loads(curve.read_text())
 
 
 def make_starts(swin: Mapping[str, Any], out: Path, task: Task) -> None:
@@ -197,22 +217,61 @@ def make_starts(swin: Mapping[str, Any], out: Path, task: Task) -> None:
             torch.save({"state_dict": weights, "meta": {}}, partial)
 
 
+def summary(curves: Mapping[str, Curve]) -> Table:
+    """What each training had at once, when it had what the Swin came to, and its end.
+
+    Args:
+        curves: By name of the training.
+    """
+    goal = curves["swin"][-1][1]
+    table = Table("backbone and weights", "at once", f"iterations to {goal:g}", "end")
+    for name, curve in curves.items():
+        reached = next((str(step) for step, value in curve if value >= goal), "never")
+        (_, first), (last_step, last) = curve[0], curve[-1]
+        end = f"{last:g} after {last_step}"
+        table.add_row(STARTS[name].title, f"{first:g}", reached, end)
+    return table
+
+
+def draw(curves: Mapping[str, Curve], metric: str, path: Path) -> None:
+    """Draw the metric over iterations into a PNG."""
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axis = figure.subplots()
+    for name, curve in curves.items():
+        axis.plot(*zip(*curve, strict=True), ".-", label=STARTS[name].title)
+    axis.axhline(curves["swin"][-1][1], color="gray", linestyle=":")
+    axis.set(xlabel="iterations", ylabel=metric, xlim=(0, None), ylim=(0, None))
+    axis.grid(alpha=0.3)
+    axis.legend(fontsize="small")
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=100, format="png")
+
+
 def run(argv: Sequence[str] | None) -> None:
     """Train all, print and draw."""
-    parser = Parser(prog=PROGRAM, description=__doc__)
+    parser = Parser(
+        prog=PROGRAM,
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("task", choices=TASKS)
     parser.add_argument(
         "--out",
         type=Path,
         default=ROOT / "work_dirs/from_swin",
-        help="folder of data, trainings and results (default: %(default)s)",
+        help="folder of data, trainings and curves (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--plot", type=Path, metavar="PNG", help="draw the curves into a picture"
     )
     args = parser.parse_args(argv)
     task, out = TASKS[args.task], args.out.absolute() / args.task
     torch.set_num_threads(1)
     task.data.write(out / "data")
-    curves = {start.title: train(name, task, out) for name, start in STARTS.items()}
-    print(curves)
+    curves = {name: train(name, task, out) for name in STARTS}
+    Console().print(summary(curves))
+    if args.plot:
+        draw(curves, task.metric, args.plot)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
