@@ -13,6 +13,7 @@ from torch import Tensor
 
 from focal_mm.checkpoint.parts import split_backbone
 from focal_mm.checkpoint.swin import convert_swin
+from focal_mm.checkpoint.swin.folding import expand_size
 from focal_mm.checkpoint.swin.names import read_swin
 from focal_mm.checkpoint.swin.network import Swin, build_swin
 from focal_mm.engine.errors import UserError
@@ -120,7 +121,7 @@ def focal_like(swin: Swin, weights: Mapping[str, Tensor]) -> FocalTransformer:
         patch_size=swin.patch_embed.stride,
         patch_norm=swin.patch_embed.norm is not None,
         window_size=swin.window_size,
-        expand_sizes=3 * swin.window_size // 7,
+        expand_sizes=expand_size(swin.window_size),
         focal_windows=(15, 13, 9, 7),
     )
     model.load_state_dict(split_backbone(weights)[0], strict=False)

@@ -14,6 +14,9 @@ from focal_mm.checkpoint.swin.network import PatchMerging, tokens_of_patches
 def fit_downsample(merging: PatchMerging, x: Tensor) -> dict[str, Tensor]:
     """A downsampling that computes about what Swin's merging does of some maps.
 
+    The convolution is the folded merging, its bias for the mean deviation of the maps'
+    tokens; weight and bias of the norm are each channel's linear regression.
+
     Args:
         merging: Swin's.
         x: Maps before it, (B, H, W, C).
@@ -31,7 +34,8 @@ def fit_downsample(merging: PatchMerging, x: Tensor) -> dict[str, Tensor]:
     got = F.layer_norm(got, got.shape[-1:]).flatten(0, 2).double()
     var, mean = torch.var_mean(got, 0, correction=0)
     wanted_mean = wanted.mean(0)
-    slope = ((got - mean) * (wanted - wanted_mean)).mean(0) / var
+    # A channel that is the same everywhere keeps its value by the bias.
+    slope = ((got - mean) * (wanted - wanted_mean)).mean(0) / var.clamp_min(1e-12)
     return {
         "proj.weight": kernel,
         "proj.bias": bias,

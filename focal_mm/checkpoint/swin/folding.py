@@ -30,10 +30,15 @@ def fold_merging(
     Returns:
         The kernel (2C, C, 2, 2), and the bias for tokens of unit std, (2C,).
     """
+    patch = (1, 2, 3)
     scaled = reduction * gamma
-    return scaled - scaled.mean((1, 2, 3), keepdim=True), (reduction * beta).sum(
-        (1, 2, 3)
-    )
+    kernel = scaled - scaled.mean(patch, keepdim=True)
+    return kernel, (reduction * beta).sum(patch)
+
+
+def expand_size(window_size: int) -> int:
+    """The paper's share of a window: 3 tokens of 7, 5 of 12."""
+    return 3 * window_size // 7
 
 
 def new_parameters(window_table: Tensor, stage: int) -> dict[str, Tensor]:
@@ -63,13 +68,12 @@ def neighbor_table(window_table: Tensor, size: int) -> Tensor:
 
     Args:
         window_table: ((2s-1)², h).
-        size: Side of a window s. The paper's share of it expands: 3 tokens of 7, 5
-            of 12.
+        size: Side of a window s, which expands by :func:`expand_size`.
 
     Returns:
         (1, h, s², num_neighbors).
     """
-    geometry = FocalGeometry(size, expand_size=3 * size // 7)
+    geometry = FocalGeometry(size, expand_size(size))
     query, key = torch.arange(size), torch.arange(geometry.halo_size)
     offset = query[:, None] - key[None, :] + geometry.expand_size
     offset = offset.clamp(1 - size, size - 1) + size - 1
