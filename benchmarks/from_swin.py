@@ -44,8 +44,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 _IMAGE_SIZE = 224
 """To which the images are resized for the fit, in pixels."""
-_EVALUATIONS = 12
-"""Of a training, beside the one before it."""
+_EVALUATIONS = 6
+"""Of a training from random weights, beside the one before it; others have twice as
+many."""
 _FINE_TUNING = 0.3
 """Learning rate of what has been trained before, over that of random weights."""
 
@@ -151,15 +152,15 @@ def config_of(task: Task, out: Path, start: Start) -> Config:
         cfg.test_evaluator.ann_file = f"{out}/{annotations}"
     cfg.val_dataloader, cfg.val_evaluator = cfg.test_dataloader, cfg.test_evaluator
     cfg.val_cfg = dict(type="ValLoop")
-    iterations = task.iterations
+    iterations, evaluations = task.iterations, _EVALUATIONS
     if start.weights:
         cfg.load_from = str(out / start.weights)
         cfg.optim_wrapper.optimizer.lr *= _FINE_TUNING
-        iterations //= 2
+        iterations, evaluations = iterations // 2, 2 * evaluations
     cfg.train_cfg = dict(
         type="IterBasedTrainLoop",
         max_iters=iterations,
-        val_interval=iterations // _EVALUATIONS,
+        val_interval=iterations // evaluations,
     )
     warm_up = iterations // 20
     cfg.param_scheduler = [

@@ -56,8 +56,9 @@ def read_images(folder: Path, size: int) -> Tensor:
 def fit_to_images(state: Mapping[str, Any], folder: Path) -> dict[str, Tensor]:
     """Convert a Swin's weights and fit them to what it makes of some images.
 
-    Prints how near the features of each stage are, before and after. The Focal
-    Transformer of that has the regions of the paper's detectors.
+    Prints how near the features of each stage are to Swin's on these images, before and
+    after. The Focal Transformer of that expands in every stage and has the focal
+    regions of the paper's ImageNet models.
 
     Args:
         state: As :func:`focal_mm.checkpoint.convert_swin` takes it.
@@ -122,7 +123,6 @@ def focal_like(swin: Swin, weights: Mapping[str, Tensor]) -> FocalTransformer:
         patch_norm=swin.patch_embed.norm is not None,
         window_size=swin.window_size,
         expand_sizes=expand_size(swin.window_size),
-        focal_windows=(15, 13, 9, 7),
     )
     model.load_state_dict(split_backbone(weights)[0], strict=False)
     return model.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from tools.convert_checkpoint import main
 
 CONFIGS = Path(__file__).parents[2] / "configs"
 ARCH = dict(embed_dims=16, depths=(2, 2, 2, 2), num_heads=(1, 2, 4, 8))
+BIAS = r"attn\.relative_position_bias_table"
 CHANNELS = [16, 32, 64, 128]
 
 
@@ -94,7 +96,7 @@ def test_window_of_12_into_windows_of_7(log: list[str]) -> None:
 def library_config(library: str, name: str) -> Config:
     """A config that a library brings with it."""
     folder = Path(importlib.import_module(library).__file__).parent
-    return Config.fromfile(folder / ".mim/configs/swin" / name)
+    return Config.fromfile(folder / ".mim/configs" / name)
 
 
 def twin_of(name: str) -> Config:
@@ -112,7 +114,9 @@ def build(config: Config, **arch: object) -> nn.Module:
     model.backbone.update(**arch, init_cfg=None)
     model.pop("pretrained", None)
     channels = [CHANNELS[stage] for stage in out_indices]
-    if "neck" in model:
+    if config.default_scope == "mmpretrain":
+        model.head.in_channels = CHANNELS[-1]
+    elif "neck" in model:
         model.neck.in_channels = channels
     else:
         model.decode_head.in_channels = channels
@@ -122,11 +126,14 @@ def build(config: Config, **arch: object) -> nn.Module:
 
 
 WHOLE = {
+    "cls/focal_tiny_in1k_224.py": lambda: library_config(
+        "mmpretrain", "swin_transformer/swin-tiny_16xb64_in1k.py"
+    ),
     "det/mask_rcnn_focal_tiny_1x.py": lambda: library_config(
-        "mmdet", "mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
+        "mmdet", "swin/mask-rcnn_swin-t-p4-w7_fpn_1x_coco.py"
     ),
     "det/retinanet_focal_tiny_1x.py": lambda: library_config(
-        "mmdet", "retinanet_swin-t-p4-w7_fpn_1x_coco.py"
+        "mmdet", "swin/retinanet_swin-t-p4-w7_fpn_1x_coco.py"
     ),
     "det/atss_focal_tiny_3x.py": lambda: twin_of("atss_focal_tiny_3x.py"),
     "det/cascade_mask_rcnn_focal_tiny_3x.py": lambda: twin_of(
@@ -134,20 +141,24 @@ WHOLE = {
     ),
     "seg/upernet_focal_tiny_512x512_160k_ade20k.py": lambda: library_config(
         "mmseg",
-        "swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
+        "swin/swin-tiny-patch4-window7-in1k-pre_upernet_8xb2-160k_ade20k-512x512.py",
     ),
 }
 
 
 @pytest.mark.parametrize("row", WHOLE)
 def test_whole_models_become_the_focal_model_of_their_name(row: str) -> None:
-    pytest.importorskip("mmseg" if row.startswith("seg") else "mmdet")
-    focal_config = Config.fromfile(CONFIGS / row)
-    swin = build(WHOLE[row](), **ARCH)
+    focal_config, swin_config = Config.fromfile(CONFIGS / row), WHOLE[row]()
+    classifies = row.startswith("cls")
+    swin = build(swin_config, **({"arch": ARCH} if classifies else ARCH))
     focal = build(focal_config, arch=ARCH)
     state = swin.state_dict()
-    # As mmengine does for load_from: nothing is missing and nothing is left.
-    assert not any(focal.load_state_dict(state, strict=False))
+    # As mmengine does for load_from.
+    missing, left = focal.load_state_dict(state, strict=False)
+    assert not missing
+    # The last stage of an ImageNet model does not expand.
+    last_stage = rf"backbone\.stages\.3\.blocks\.[01]\.{BIAS}_to_neighbors"
+    assert all(classifies and re.fullmatch(last_stage, name) for name in left)
     _, others = split_backbone(state)
     assert others
     for name, value in focal.state_dict().items():
