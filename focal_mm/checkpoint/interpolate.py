@@ -63,11 +63,19 @@ def resize_pool(weight: Tensor, shape: Sequence[int]) -> Tensor:
     """Resize the weights of 'fc' pooling (1, g²) or of 'conv' pooling (C, 1, g, g).
 
     They are scaled by the ratio of areas, so that a constant map pools to the same
-    value.
+    value. What 'fc' pooling has for all channels, its bias too, 'conv' pooling takes
+    for each.
+
+    Raises:
+        ValueError: If there are weights of more channels than are wanted.
     """
-    flat, length = weight.flatten(1), math.prod(shape[1:])
-    resized = resize_square(flat, length) * (flat.shape[1] / length)
-    return resized.view(*shape)
+    if len(weight) not in (1, shape[0]):
+        raise ValueError("pooling with weights of each channel")
+    if weight.dim() > 1:
+        flat, length = weight.flatten(1), math.prod(shape[1:])
+        weight = resize_square(flat, length) * (flat.shape[1] / length)
+        weight = weight.view(-1, *shape[1:])
+    return weight.expand(*shape).contiguous()
 
 
 def adapt_input_channels(weight: Tensor, channels: int) -> Tensor:

@@ -3,6 +3,7 @@ import torch
 import torch.nn.functional as F
 
 from focal_mm.checkpoint import interpolate
+from focal_mm.layers import SubWindowPooling
 from focal_mm.ops import FocalGeometry, focal_attention
 from focal_mm.ops.window.geometry import halo_sources, merge_halo_bias
 
@@ -118,6 +119,22 @@ def test_pooling_of_a_constant_map_survives_resizing():
         rtol=0.05,
         atol=0,
     )
+
+
+def test_pooling_shared_by_channels_becomes_one_of_each():
+    shared = SubWindowPooling("fc", 7, 5)
+    shared.bias.data.fill_(0.3)
+    each = SubWindowPooling("conv", 7, 5)
+    each.load_state_dict(
+        {
+            name: interpolate.resize_pool(value, each.get_parameter(name).shape)
+            for name, value in shared.state_dict().items()
+        }
+    )
+    x = torch.randn(2, 14, 21, 5)
+    torch.testing.assert_close(each(x), shared(x))
+    with pytest.raises(ValueError, match="each channel"):
+        interpolate.resize_pool(each.weight, shared.weight.shape)
 
 
 def test_constant_bias_survives_resizing_in_the_attention():
