@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 from focal_mm import FocalTransformer
 from focal_mm.checkpoint import convert_swin
+from focal_mm.checkpoint.parts import split_backbone
 from focal_mm.checkpoint.swin.folding import REGION_BIAS, fold_merging, new_parameters
 from focal_mm.checkpoint.swin.names import is_swin, read_swin
 from focal_mm.checkpoint.swin.network import PatchMerging, Swin
@@ -142,14 +144,7 @@ def build_focal(**options: object) -> FocalTransformer:
     return FocalTransformer(arch=arch, drop_path_rate=0.0, **options).eval()
 
 
-def backbone_of(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {
-        name.removeprefix("backbone."): value
-        for name, value in state.items()
-        if name.startswith("backbone.")
-    }
-
-
+CLASSIFIER = {"head.weight", "head.fc.weight"}
 SIZES = [(name, size) for name, one in LIBRARIES.items() for size in one.stages]
 NO_BIAS = [(name, (224, 224), False) for name in ("mmdet", "mmpretrain", "timm")]
 
@@ -166,7 +161,10 @@ def test_blocks_and_mergings_compute_what_swins_do(
     focal = build_focal(
         focal_levels=1, expand_sizes=0, use_shift=True, focal_pool="none"
     )
-    focal.load_state_dict(backbone_of(convert_swin(state)), strict=False)
+    converted = convert_swin(state)
+    focal.load_state_dict(split_backbone(converted)[0], strict=False)
+    for name in CLASSIFIER & state.keys():
+        assert converted["head.fc.weight"].equal(state[name])
     ours = Swin(read_swin(state)[0])
 
     images = torch.randn(2, 3, *size)
@@ -198,25 +196,24 @@ def as_authors(timm_state: dict[str, Tensor]) -> dict[str, Tensor]:
 def as_openmmlab(timm_state: dict[str, Tensor]) -> dict[str, Tensor]:
     """timm's weights as an mmpretrain classifier has them."""
     names = {
-        ".attn.": ".attn.w_msa.",
-        ".mlp.fc1.": ".ffn.layers.0.0.",
-        ".mlp.fc2.": ".ffn.layers.1.",
-        "patch_embed.proj.": "patch_embed.projection.",
-        "norm.": "norm3.",
+        r"^head\.": "head.fc.",
+        r"^norm\.": "backbone.norm3.",
+        r"^patch_embed\.proj\.": "backbone.patch_embed.projection.",
+        r"^patch_embed\.norm\.": "backbone.patch_embed.norm.",
+        r"\.attn\.": ".attn.w_msa.",
+        r"\.mlp\.fc1\.": ".ffn.layers.0.0.",
+        r"\.mlp\.fc2\.": ".ffn.layers.1.",
+        r"^layers\.": "backbone.stages.",
     }
     state = {}
     for name, value in as_authors(timm_state).items():
-        if name.startswith("head."):
-            state[name.replace("head.", "head.fc.")] = value
-            continue
         for theirs, ours in names.items():
-            if theirs in name and (theirs != "norm." or name.startswith("norm.")):
-                name = name.replace(theirs, ours)
+            name = re.sub(theirs, ours, name)
         if ".downsample." in name:
             # From four tokens of C channels to C channels of four tokens, row by row.
             tokens = value.unflatten(-1, (4, -1))[..., [0, 2, 1, 3], :]
             value = tokens.transpose(-1, -2).flatten(-2)
-        state[f"backbone.{name.replace('layers.', 'stages.')}"] = value
+        state[name] = value
     return state
 
 
@@ -247,6 +244,21 @@ def test_all_layouts_are_one_start(window: int) -> None:
             )
             for name, value in got.items():
                 torch.testing.assert_close(value, wanted[name], msg=name)
+
+
+def test_detectors_of_the_authors_keep_necks_and_heads() -> None:
+    state = as_authors(make_swin("timm").state_dict())
+    for name in ("head.weight", "head.bias", "norm.weight", "norm.bias"):
+        del state[name]
+    wanted = convert_swin(state)
+    for stage in range(4):
+        wanted[f"backbone.norm{stage}.weight"] = torch.randn(DIMS * 2**stage)
+        state[f"norm{stage}.weight"] = wanted[f"backbone.norm{stage}.weight"]
+    neck = {"neck.fpn_convs.0.conv.weight": torch.randn(3)}
+    got = convert_swin({f"backbone.{k}": v for k, v in state.items()} | neck)
+    assert got.keys() == (wanted | neck).keys()
+    for name, value in (wanted | neck).items():
+        assert got[name].equal(value), name
 
 
 def test_merging_is_the_convolution_but_for_the_token_s_deviation() -> None:
