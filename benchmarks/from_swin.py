@@ -74,7 +74,9 @@ class Task:
     swin: Mapping[str, Any] = field(default_factory=dict)
 
 
-_ARCH = dict(embed_dims=48, depths=[2, 2, 2, 2], num_heads=[3, 6, 12, 24])
+_NARROW = dict(
+    _delete_=True, embed_dims=48, depths=[2, 2, 2, 2], num_heads=[3, 6, 12, 24]
+)
 
 TASKS = {
     "det": Task(
@@ -90,7 +92,7 @@ TASKS = {
         "train",
         "accuracy/top1",
         iterations=96,
-        changes={"model.backbone.arch": _ARCH, "model.head.in_channels": 384},
+        changes={"model.backbone.arch": _NARROW, "model.head.in_channels": 384},
         # Its maps are smaller than a window.
         swin=dict(pad_small_map=True),
     ),
