@@ -4,8 +4,8 @@
 
 Trains a Swin on toy data and a Focal Transformer of the same size by the same schedule,
 both from random weights. Then the Swin is converted, with and without the fit to its
-activations, and trained on by half the schedule, and so is the Swin itself. What is
-finished is kept, so the command goes on where it was stopped.
+activations, and that is trained on by half the schedule. What is finished is kept, so the
+command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -118,7 +118,6 @@ STARTS = {
     "swin": Start("Swin, random", swin=True),
     "fitted": Start("Focal, Swin's converted and fitted", weights="fitted.pth"),
     "converted": Start("Focal, Swin's converted", weights="converted.pth"),
-    "swin_on": Start("Swin, trained on", swin=True, weights="swin.pth"),
     "random": Start("Focal, random"),
 }
 
@@ -190,6 +189,8 @@ def train(name: str, task: Task, out: Path) -> Curve:
     if not curve.exists():
         cfg = config_of(task, out, STARTS[name])
         cfg.work_dir, cfg.experiment_name = str(out / name), name
+        # Visualizers of one name are one in a process, with the first one's folder.
+        cfg.visualizer.name = name
         runner = build_runner(cfg, [])
         runner.train()
         scalars = Path(runner.log_dir, "vis_data/scalars.json")
@@ -212,7 +213,6 @@ def make_starts(swin: Mapping[str, Any], out: Path, task: Task) -> None:
     """Write the weights that the other trainings start from."""
     images = read_images(out / "data" / task.images, _IMAGE_SIZE)
     for name, weights in (
-        ("swin", swin),
         ("converted", convert_swin(swin)),
         ("fitted", convert_swin(swin, images)),
     ):

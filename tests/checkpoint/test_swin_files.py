@@ -146,7 +146,14 @@ WHOLE = {
 }
 
 
-@pytest.mark.parametrize("row", WHOLE)
+@pytest.mark.parametrize(
+    "row",
+    [
+        # The largest heads.
+        pytest.param(row, marks=pytest.mark.slow if "cascade" in row else ())
+        for row in WHOLE
+    ],
+)
 def test_whole_models_become_the_focal_model_of_their_name(row: str) -> None:
     focal_config, swin_config = Config.fromfile(CONFIGS / row), WHOLE[row]()
     classifies = row.startswith("cls")
