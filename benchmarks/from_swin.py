@@ -4,8 +4,8 @@
 
 Trains a Swin on toy data and a Focal Transformer of the same size by the same schedule,
 both from random weights. Then the Swin is converted, with and without the fit to its
-activations, and that is trained on by half the schedule. What is finished is kept, so the
-command goes on where it was stopped.
+activations, and that is trained on by half the schedule. What is finished is kept, so
+the command goes on where it was stopped.
 """
 
 from __future__ import annotations
