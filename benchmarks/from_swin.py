@@ -4,8 +4,8 @@
 
 Trains a Swin on toy data and a Focal Transformer of the same size by the same schedule,
 both from random weights. Then the Swin is converted, with and without the fit to its
-activations, and that is trained on by half the schedule. What is finished is kept, so
-the command goes on where it was stopped.
+activations, and trained on by half the schedule, as is the Swin itself. What is
+finished is kept, so the command goes on where it was stopped.
 """
 
 from __future__ import annotations
@@ -119,6 +119,7 @@ STARTS = {
     "fitted": Start("Focal, Swin's converted and fitted", weights="fitted.pth"),
     "converted": Start("Focal, Swin's converted", weights="converted.pth"),
     "random": Start("Focal, random"),
+    "swin_on": Start("Swin, trained on", swin=True, weights="swin.pth"),
 }
 
 
@@ -213,6 +214,7 @@ def make_starts(swin: Mapping[str, Any], out: Path, task: Task) -> None:
     """Write the weights that the other trainings start from."""
     images = read_images(out / "data" / task.images, _IMAGE_SIZE)
     for name, weights in (
+        ("swin", swin),
         ("converted", convert_swin(swin)),
         ("fitted", convert_swin(swin, images)),
     ):
@@ -227,12 +229,12 @@ def summary(curves: Mapping[str, Curve]) -> Table:
         curves: By name of the training.
     """
     goal = curves["swin"][-1][1]
-    table = Table("backbone and weights", "at once", f"iterations to {goal:g}", "end")
+    table = Table("backbone and weights", "at once", f"iterations to {goal:.3g}", "end")
     for name, curve in curves.items():
         reached = next((str(step) for step, value in curve if value >= goal), "never")
         (_, first), (last_step, last) = curve[0], curve[-1]
-        end = f"{last:g} after {last_step}"
-        table.add_row(STARTS[name].title, f"{first:g}", reached, end)
+        end = f"{last:.3g} after {last_step}"
+        table.add_row(STARTS[name].title, f"{first:.3g}", reached, end)
     return table
 
 
