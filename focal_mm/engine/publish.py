@@ -25,7 +25,8 @@ from mmengine.registry import DefaultScope
 from torch import Tensor
 
 from focal_mm.checkpoint import read_checkpoint
-from focal_mm.checkpoint.layouts import BACKBONE, to_openmmlab
+from focal_mm.checkpoint.layouts import to_openmmlab
+from focal_mm.checkpoint.parts import BACKBONE
 from focal_mm.checkpoint.read import state_dict_of
 from focal_mm.checkpoint.rule import check_finite, load_weights, unwrapped
 from focal_mm.engine.config import load_config, type_name, walk
