@@ -20,20 +20,25 @@ Nothing else is particular to a task: metrics are whatever the entries name.
 import argparse
 import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import chain
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import yaml
 
 from focal_mm.engine.config import describe
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.files import replacing
+from focal_mm.engine.ledger.metafile import (
+    MEASURED,
+    METAFILE,
+    figures_of,
+    read_metafile,
+)
 from focal_mm.engine.options import Parser
 
-METAFILE, README = "metafile.yml", "README.md"
-MEASURED = "measured"
+README = "README.md"
 BEGIN = "<!-- model zoo: written by tools/model_zoo.py from metafile.yml -->"
 END = "<!-- end of the model zoo -->"
 
@@ -48,37 +53,6 @@ _COLUMNS = {
     "FLOPs": ("FLOPs (G)", lambda value: f"{value / 1e9:.4g}"),
 }
 _TEXTS = ("Config", "Backbone", "Pretraining")
-
-
-class Figure(NamedTuple):
-    """One number of a model.
-
-    Attributes:
-        dataset: What it was measured on.
-        metric: Its name there.
-        source: Who says so; ``MEASURED`` is this project.
-        value: The number.
-        leading: Whether its entry names it first: such a metric is measured first.
-    """
-
-    dataset: str
-    metric: str
-    source: str
-    value: float
-    leading: bool
-
-
-def read_metafile(path: str | Path) -> dict[str, Any]:
-    """The ``Collections`` and ``Models`` of a metafile."""
-    return yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-
-
-def figures_of(model: dict[str, Any]) -> Iterator[Figure]:
-    """All results of an entry of ``Models``, in the metafile's order."""
-    for entry in model.get("Results") or []:
-        source = entry.get("Source", model["Metadata"]["Source"])
-        for index, (metric, value) in enumerate(entry["Metrics"].items()):
-            yield Figure(entry["Dataset"], metric, source, value, leading=not index)
 
 
 def zoo_tables(metafile: dict[str, Any], folder: Path) -> str:
