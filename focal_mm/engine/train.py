@@ -2,6 +2,8 @@
 
 from argparse import ArgumentParser, Namespace
 from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
 
 from mmengine.config import Config
 from mmengine.dist import is_main_process
@@ -19,6 +21,7 @@ from focal_mm.engine.config import load_config
 from focal_mm.engine.errors import UserError, run_guarded
 from focal_mm.engine.launch import check_together, join, leave
 from focal_mm.engine.libraries import LIBRARIES
+from focal_mm.engine.lock import TRAINING_LOCK, hold
 from focal_mm.engine.resume import find_start, remove_checkpoints
 
 _LENGTHS = ("max_iters", "max_epochs", "val_interval")
@@ -46,13 +49,21 @@ def _train(args: Namespace) -> None:
         if args.check:
             rehearse(cfg, "train")
         else:
-            if args.overwrite and not cfg.resume and is_main_process():
-                remove_checkpoints(cfg)
-            runner = run(cfg, notes, "train")
+            with ExitStack() as stack:
+                check_together(lambda: _lock(cfg.work_dir, stack))
+                if args.overwrite and not cfg.resume and is_main_process():
+                    remove_checkpoints(cfg)
+                runner = run(cfg, notes, "train")
             runner.logger.info(
                 f"Finished: checkpoints and logs are in {runner.work_dir}"
             )
         leave()
+
+
+def _lock(work_dir: str, stack: ExitStack) -> None:
+    """Keep other trainings out of a work dir, once for all processes of this one."""
+    if is_main_process():
+        stack.enter_context(hold(Path(work_dir) / TRAINING_LOCK))
 
 
 def _parser() -> ArgumentParser:
