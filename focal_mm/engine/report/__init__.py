@@ -1,0 +1,1 @@
+"""Reading what MMEngine left in a work dir, and showing it: curves and pages."""
