@@ -40,7 +40,7 @@ def draw_panels(panels: Sequence[Panel]) -> Figure:
     for axes, panel in zip(places, panels, strict=True):
         _style(axes, panel.title)
         axes.set_xlabel(panel.x, color=_INK, fontsize=9)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         for (name, curves), colour in zip(panel.curves.items(), cycle(_COLOURS)):
             for index, (xs, ys) in enumerate(curves):
                 mark = "o" if len(xs) < 50 else None
