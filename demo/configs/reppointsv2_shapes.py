@@ -25,7 +25,7 @@ model = dict(
 train_dataloader = dict(batch_size=2)
 test_evaluator = dict(metric="bbox")
 
-max_iters = 560
+max_iters = 840
 train_cfg = dict(max_iters=max_iters)
 optim_wrapper = dict(optimizer=dict(lr=1e-3))
 warm_up, cosine = _base_.param_scheduler
