@@ -27,8 +27,8 @@ from torch import Tensor
 from focal_mm.checkpoint import read_checkpoint
 from focal_mm.checkpoint.layouts import to_openmmlab
 from focal_mm.checkpoint.parts import BACKBONE
-from focal_mm.checkpoint.read import state_dict_of
-from focal_mm.checkpoint.rule import check_finite, load_weights, unwrapped
+from focal_mm.checkpoint.read import check_finite, state_dict_of, unwrapped
+from focal_mm.checkpoint.rule import load_weights
 from focal_mm.engine.config import load_config, type_name, walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.files import replacing

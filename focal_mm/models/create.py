@@ -14,8 +14,7 @@ from torch import Tensor
 from focal_mm.checkpoint import CheckpointError, read_checkpoint
 from focal_mm.checkpoint.layouts import to_openmmlab
 from focal_mm.checkpoint.parts import BACKBONE
-from focal_mm.checkpoint.read import state_dict_of
-from focal_mm.checkpoint.rule import check_finite, unwrapped
+from focal_mm.checkpoint.read import check_finite, state_dict_of, unwrapped
 from focal_mm.checkpoint.state import check_state_dict
 from focal_mm.models import hub
 from focal_mm.models.classifier import FocalClassifier, FocalFeatures
