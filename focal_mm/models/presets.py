@@ -41,15 +41,17 @@ docs/complexity.md holds their parameters against the paper's."""
 
 
 def _published() -> dict[str, dict[str, Any]]:
-    models = {}
-    drop_path_rates = {"tiny": 0.2, "small": 0.2, "base": 0.3, "large": 0.2}
-    for size, rate in drop_path_rates.items():
-        plain = {"arch": size, "drop_path_rate": rate}
-        models[f"focal_{size}"] = plain
-        if size != "large":
-            conv = {**plain, "use_conv_embed": True}
-            models[f"focal_{size}_conv"] = conv
-            models[f"focal_fast_{size}"] = {**conv, "key_selection": "topk"}
+    models = {"focal_large": {"arch": "large", "drop_path_rate": 0.2}}
+    # The paper's rates, and those of the released configs.
+    for size, paper, released in (
+        ("tiny", 0.2, 0.2),
+        ("small", 0.2, 0.3),
+        ("base", 0.3, 0.5),
+    ):
+        conv = dict(arch=size, drop_path_rate=released, use_conv_embed=True)
+        models[f"focal_{size}"] = dict(arch=size, drop_path_rate=paper)
+        models[f"focal_{size}_conv"] = conv
+        models[f"focal_fast_{size}"] = {**conv, "key_selection": "topk"}
     return models
 
 

@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.device import get_device
 from pycocotools import mask as coco_mask
 
-from focal_mm.engine.check import class_numbers
+from focal_mm.engine.checks.classes import class_numbers
 from focal_mm.engine.config import walk
 from focal_mm.engine.errors import UserError
 from focal_mm.engine.files import replacing
