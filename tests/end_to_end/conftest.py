@@ -65,7 +65,7 @@ def toy_config(toy_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     annotations = str(toy_data / "annotations" / "instances_val2017.json")
     options |= {
         # (Shorter, longest) sides; in the recipe 480 to 800 and 1333.
-        "train_dataloader.dataset.pipeline.2.transforms.0.0.scales": [
+        "train_dataloader.dataset.pipeline.2.transforms.1.0.scales": [
             (96, 192),
             (128, 192),
         ],
