@@ -26,6 +26,8 @@ RUNNING = [
     if item.ok and item.name != "triton"
 ]
 FAST = [pair for pair in RUNNING if pair[1] != "naive"]
+# What computes in float32 at most.
+FLOAT32 = ["cpu"]
 SEEDS = [
     *range(14),
     *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(14, 100)),
@@ -42,8 +44,12 @@ def test_every_key_selection_has_all_its_parts():
 
 @pytest.mark.parametrize(("selection", "backend"), FAST)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_backend_agrees_with_naive(seed, selection, backend):
-    check_against_naive(MAKERS[selection](seed), backend)
+def test_backend_agrees_with_naive(seed, selection, backend, relative_error):
+    if backend in FLOAT32:
+        case = MAKERS[selection](seed, torch.float32)
+        check_in_its_dtype(case, backend, 2e-6, relative_error)
+    else:
+        check_against_naive(MAKERS[selection](seed), backend)
 
 
 @pytest.mark.parametrize(("selection", "backend"), FAST)
@@ -90,7 +96,7 @@ def with_broken(request, monkeypatch):
 
 
 def test_backend_that_cannot_run_says_why_and_auto_passes_over_it(with_broken, caplog):
-    case = MAKERS[with_broken](1)
+    case = MAKERS[with_broken](1, torch.float32)
     with pytest.raises(ValueError, match="'broken' cannot run because it never can"):
         attend(case, "broken")
     with caplog.at_level(logging.WARNING, logger="focal_mm"):

@@ -1,132 +1,96 @@
-"""The CPU backend where a call takes more than one chunk of windows."""
+"""The CPU backend's operator: all instruction sets, cuts into tasks, strides."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from focal_mm.ops import FocalGeometry
-from focal_mm.ops.window.cpu import loading
-from focal_mm.ops.window.cpu.chunks import plan_chunks, wrapped_parts
-from focal_mm.ops.window.geometry import OUTSIDE_LOGIT
-from tests.ops.cases import run
-from tests.ops.window.test_focal_attention import random_case
+from focal_mm.ops.window.cpu import backend
+from tests.ops.cases import check_in_its_dtype, in_float64, run
 
-
-@given(
-    batch=st.integers(1, 5),
-    rows=st.integers(1, 6),
-    cols=st.integers(1, 7),
-    windows=st.integers(0, 100),
+pytestmark = pytest.mark.skipif(
+    bool(backend.unavailable_reason()), reason=backend.unavailable_reason()
 )
-def test_chunks_hold_each_window_once_and_the_first_is_the_largest(
-    batch, rows, cols, windows
+
+
+def large_case(seed, batch=2, grid=(5, 7), heads=2, dims=20, scale=1.0):
+    """A detector's geometry on a map of several windows, shifted or not."""
+    generator = torch.Generator().manual_seed(seed)
+    geometry = FocalGeometry(
+        7,
+        3 * (seed % 2),
+        focal_window=7,
+        coarse_levels=1,
+        shift_size=3 if seed == 2 else 0,
+    )
+
+    def randn(*shape):
+        tensor = torch.randn(shape, generator=generator) * scale
+        return tensor.requires_grad_()
+
+    fine = batch, 7 * grid[0], 7 * grid[1], heads, dims
+    area, neighbors = geometry.window_area, geometry.num_neighbors
+    return dict(
+        query=randn(*fine),
+        key=randn(*fine),
+        value=randn(*fine),
+        pooled_keys=[randn(batch, *grid, heads, dims)],
+        pooled_values=[randn(batch, *grid, heads, dims)],
+        window_bias=randn(heads, area, area),
+        neighbor_bias=randn(heads, area, neighbors) if geometry.expand_size else None,
+        pooled_biases=[randn(heads, area, 49)],
+        geometry=geometry,
+    )
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+@pytest.mark.parametrize("seed", range(4))
+def test_any_number_of_tasks_gives_what_the_reference_gives(
+    seed, threads, relative_error
 ):
-    seen = torch.zeros(batch, rows, cols, dtype=torch.int)
-    chunks = plan_chunks(batch, rows, cols, windows)
-    for chunk in chunks:
-        chunk.of(seen).add_(1)
-        assert chunk.num_windows == chunk.of(seen).numel() <= max(1, windows)
-        largest = zip(chunk.shape, chunks[0].shape, strict=True)
-        assert all(side <= most for side, most in largest)
-    assert (seen == 1).all()
+    """Threads decide how many rows of windows a task of the backward pass has."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        check_in_its_dtype(large_case(seed), "cpu", 2e-6, relative_error)
+    finally:
+        torch.set_num_threads(before)
 
 
-@given(
-    size=st.integers(1, 12),
-    margin=st.integers(0, 12),
-    ends=st.tuples(st.integers(0, 11), st.integers(1, 12)),
-)
-def test_wrapped_parts_are_the_tokens_that_follow_each_other_on_a_ring(
-    size, margin, ends
-):
-    start, stop = ends[0] % size, max(ends[0] % size + 1, min(ends[1], size))
-    margin = min(margin, size)
-    got = torch.full((stop - start + 2 * margin,), -1)
-    for place, source in wrapped_parts(start, stop, margin, size):
-        got[place] = torch.arange(size)[source]
-    assert got.tolist() == [i % size for i in range(start - margin, stop + margin)]
+@pytest.mark.parametrize("dims", [1, 16, 33, 96])
+def test_heads_of_any_width(dims, relative_error):
+    case = large_case(3, batch=1, grid=(2, 3), dims=dims)
+    check_in_its_dtype(case, "cpu", 2e-6, relative_error)
 
 
-@pytest.mark.parametrize("windows", [1, 2, 3, 6, 8])
-@pytest.mark.parametrize("seed", range(6))
-def test_chunks_of_any_size_give_what_the_reference_gives(seed, windows, monkeypatch):
-    case = random_case(seed)
-    torch.manual_seed(seed)
-    batch, (rows, cols) = 2, ((2, 3), (3, 2), (1, 4))[seed % 3]
-    geometry = case["geometry"]
-    fine = rows * geometry.window_size, cols * geometry.window_size
-    rest = case["query"].shape[3:]
-
-    def tensor(height, width):
-        shape = batch, height, width, *rest
-        return torch.randn(shape, dtype=torch.float64).requires_grad_()
-
-    case.update({name: tensor(*fine) for name in ("query", "key", "value")})
-    for name in ("pooled_keys", "pooled_values"):
-        case[name] = [
-            tensor(rows * 2**k, cols * 2**k) for k in range(geometry.coarse_levels)
-        ]
-    expected, expected_grads = run(case, "naive")
-    whole, _ = run(case, "cpu")
-
-    planned = []
-
-    def plan(batch, rows, cols, _):
-        planned.append(plan_chunks(batch, rows, cols, windows))
-        return planned[-1]
-
-    monkeypatch.setattr(loading, "plan_chunks", plan)
-    if seed % 2:
-        monkeypatch.setattr(loading, "BLOCK_BYTES", 0)
+def test_logits_of_any_size_stay_finite(relative_error):
+    """Those of thousands are as exact as float32 is there."""
+    case = large_case(1, grid=(2, 2), scale=30.0)
     output, grads = run(case, "cpu")
-    assert all(len(chunks) >= batch * rows * cols / windows for chunks in planned)
-    torch.testing.assert_close(output, expected, rtol=1e-9, atol=1e-10)
-    torch.testing.assert_close(output, whole, rtol=1e-9, atol=1e-10)
-    for name, grad in grads.items():
-        torch.testing.assert_close(
-            grad,
-            expected_grads[name],
-            rtol=1e-9,
-            atol=1e-9,
-            msg=lambda m, name=name: f"{name}: {m}",
-        )
+    assert all(grad.isfinite().all() for grad in grads.values())
+    expected, _ = run(in_float64(case), "naive")
+    assert relative_error(output.double(), expected) < 1e-3
 
 
-def test_chunks_bound_their_keys_and_blocks_their_logits(monkeypatch):
-    keys = 49 + (-49 % loading.KEY_ALIGN)
-    monkeypatch.setattr(loading, "CHUNK_BYTES", 3 * keys * 8 * 4)
-    monkeypatch.setattr(loading, "BLOCK_BYTES", 2 * 49 * keys * 4 + 1)
-    maps, bias = torch.randn(4, 21, 7, 1, 8), torch.zeros(1, 49, 49)
-    geometry = FocalGeometry(7)
-    loader = loading.ChunkLoader(maps, maps, maps, bias, None, [], geometry, 1.0)
-    assert [chunk.num_windows for chunk in loader.chunks] == [3] * 4
-    blocks = [part for part, _ in loader.blocks(loader.load(loader.chunks[0]))]
-    assert blocks == [slice(0, 2), slice(2, 3)]
+def test_maps_of_any_strides(relative_error):
+    case = large_case(1)
+    expected, _ = run(case, "cpu")
+    for name in ("query", "key", "value"):
+        case[name] = case[name].detach().movedim(4, 1).contiguous().movedim(1, 4)
+        case[name].requires_grad_()
+    output, _ = run(case, "cpu")
+    assert torch.equal(output, expected)
 
 
-def test_keys_and_values_of_one_projection_are_not_copied():
-    qkv = torch.randn(2, 7, 7, 3, 4, 8)
-    _, key, value = qkv.unbind(3)
-    assert loading.pair(key, value).data_ptr() == key.data_ptr()
-    for other in (value.clone(), torch.randn(2, 7, 7, 4, 8)):
-        torch.testing.assert_close(
-            loading.pair(key, other), torch.stack((key, other)), rtol=0, atol=0
-        )
-    for one, two in ((key, value), (value, key), (key, key)):
-        expected = torch.stack((one, two))
-        torch.testing.assert_close(loading.pair(one, two), expected, rtol=0, atol=0)
-
-
-def test_what_is_hidden_weighs_nothing_and_is_no_denormal_number():
-    maps = torch.zeros(1, 7, 7, 1, 8)
-    pooled = torch.zeros(1, 1, 1, 1, 8)
-    geometry = FocalGeometry(7, focal_window=3, coarse_levels=1)
-    bias, mask = torch.zeros(1, 49, 58), torch.zeros(1, 1, 58)
-    mask[..., 49:] = OUTSIDE_LOGIT
-    arguments = maps, maps, maps, bias, mask, [pooled, pooled], geometry, 1.0
-    loader = loading.ChunkLoader(*arguments)
-    ((_, weights),) = loader.blocks(loader.load(loader.chunks[0]))
-    expected = torch.zeros(1, 49, 64)
-    expected[..., :49] = 1 / 49
-    torch.testing.assert_close(weights, expected, rtol=1e-6, atol=0)
+@pytest.mark.parametrize("capability", ["default", "avx2"])
+def test_every_instruction_set(capability):
+    """This machine's is tested above; PyTorch takes another one when it starts."""
+    command = [sys.executable, "-m", "pytest", "-q", "-k", "tasks or width", __file__]
+    environment = os.environ | {"ATEN_CPU_CAPABILITY": capability}
+    done = subprocess.run(
+        command, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
