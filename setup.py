@@ -4,7 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
-from setuptools import find_packages, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_py import build_py
 
 ROOT = Path(__file__).parent
@@ -47,6 +47,29 @@ EXTRAS = {
 }
 
 
+def cpu_operator() -> tuple[list[Extension], dict[str, type]]:
+    """The operator of attention on CPUs, and the command that compiles it.
+
+    Without PyTorch or a compiler focal_mm installs all the same, and says what it lacks
+    when it is used. The operator's name tells which PyTorch it is for.
+    """
+    try:
+        import torch
+        from torch.utils.cpp_extension import BuildExtension, CppExtension
+    except ImportError:
+        return [], {}
+    major, minor = torch.__version__.split(".")[:2]
+    operator = CppExtension(
+        f"focal_mm.ops.window.cpu._attention_{major}_{minor}",
+        ["focal_mm/ops/window/cpu/attention.cpp"],
+        # Vectors are passed to inlined functions only, whatever the warning says.
+        extra_compile_args=["-O3", "-g0", "-Wno-psabi"],
+        optional=True,
+    )
+    build = BuildExtension.with_options(no_python_abi_suffix=True, use_ninja=False)
+    return [operator], {"build_ext": build}
+
+
 class BuildWithConfigs(build_py):
     """Copies configs and tools to where OpenMMLab's packages have them, ``.mim``.
 
@@ -72,6 +95,7 @@ def read_version() -> str:
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
 
+OPERATORS, COMMANDS = cpu_operator()
 setup(
     name="focal_mm",
     version=read_version(),
@@ -85,7 +109,8 @@ setup(
     python_requires=">=3.10",
     install_requires=BASE,
     extras_require=EXTRAS,
-    cmdclass={"build_py": BuildWithConfigs},
+    ext_modules=OPERATORS,
+    cmdclass={"build_py": BuildWithConfigs, **COMMANDS},
     zip_safe=False,
     classifiers=[
         "Development Status :: 3 - Alpha",

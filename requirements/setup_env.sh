@@ -26,7 +26,7 @@ pin() {
 # A checksum of what an environment depends on; one that is finished holds it.
 recipe() {
   { echo "$venv" && "$1" -c 'import sys; print(sys.version)' &&
-    cat "$pins" requirements/*.sh; } | cksum
+    cat "$pins" requirements/*.sh focal_mm/ops/window/cpu/attention.cpp; } | cksum
 }
 
 is_ready() {
@@ -136,6 +136,8 @@ if pin peft >/dev/null; then
   # imports it (two seconds), and mmpretrain takes it for one that it can use.
   install --no-deps --target "$venv/peft" accelerate peft tokenizers transformers
 fi
+# uv keeps what it built of this folder, for whatever PyTorch that was.
+"$venv/bin/python" setup.py --quiet build_ext --inplace
 python -I -W ignore -c 'import mmcv.ops' ||
   stop "mmcv lacks its operators; remove what uv keeps: uv cache clean mmcv onedl-mmcv"
 recipe "$python" >"$stamp"

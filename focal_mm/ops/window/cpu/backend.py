@@ -24,17 +24,18 @@ from focal_mm.ops.window.sdpa import attend, joined
 @functools.cache
 def unavailable_reason() -> str:
     """Why there is no operator; empty if it is loaded."""
-    library = Path(__file__).with_name("_attention.so")
+    major, minor = torch.__version__.split(".")[:2]
+    library = Path(__file__).with_name(f"_attention_{major}_{minor}.so")
     if not library.is_file():
         return (
-            "its operator was not compiled: installing focal_mm compiles it where "
-            "PyTorch and g++ are there already (pip install --no-build-isolation)"
+            f"its operator was not compiled for PyTorch {major}.{minor}: installing "
+            "focal_mm does so where PyTorch and g++ are there before it (pip install "
+            "--no-build-isolation)"
         )
     try:
         torch.ops.load_library(library)
     except OSError as error:
-        cause = str(error.__cause__ or error).split("\n")[0]
-        return f"its operator is of another PyTorch: install focal_mm again ({cause})"
+        return f"its operator cannot be loaded ({error.__cause__ or error})"
     return ""
 
 
