@@ -64,6 +64,12 @@ struct Call {
   int64_t batch, heads, dims, dims_filled, window, rows, cols, queries, keys_filled;
   int64_t bands, band_rows;  // a task is a band of rows of windows of one head
 
+  // Of a window and a query: one mask may be that of all.
+  int64_t mask_row() const { return mask.size(1) == 1 ? 0 : mask.stride(1); }
+  const float* mask_of(int64_t index, int64_t row) const {
+    const int64_t window_step = mask.size(0) == 1 ? 0 : mask.stride(0);
+    return mask.data_ptr<float>() + index * window_step + row * mask_row();
+  }
   int64_t tasks() const { return batch * heads * bands; }
   int64_t key_floats() const { return keys_filled * dims_filled; }
   int64_t query_floats() const { return filled(queries, FILL_ROWS) * dims_filled; }
@@ -109,19 +115,14 @@ class Buffer {
 // ---- Vectors -----------------------------------------------------------------------
 
 template <int LANES>
-struct Types;
-#define TYPES_OF(LANES)                                           \
-  template <>                                                     \
-  struct Types<LANES> {                                           \
-    typedef float Floats __attribute__((vector_size(4 * LANES))); \
-    typedef int32_t Ints __attribute__((vector_size(4 * LANES))); \
-  };
-TYPES_OF(4)
-TYPES_OF(8)
-TYPES_OF(16)
-
+struct Vector;
+template <> struct Vector<4> { typedef float Floats __attribute__((vector_size(16))); };
+template <> struct Vector<8> { typedef float Floats __attribute__((vector_size(32))); };
+template <> struct Vector<16> { typedef float Floats __attribute__((vector_size(64))); };
 template <int LANES>
-using Floats = typename Types<LANES>::Floats;
+using Floats = typename Vector<LANES>::Floats;
+template <int LANES>
+using Ints = decltype(Floats<LANES>{} > 0.f);
 
 template <int LANES>
 INLINE Floats<LANES> load(const float* from) {
@@ -130,23 +131,17 @@ INLINE Floats<LANES> load(const float* from) {
   return x;
 }
 
-template <typename Vector>
-INLINE void store(float* to, Vector x) {
-  std::memcpy(to, &x, sizeof x);
-}
+template <typename V>
+INLINE void store(float* to, V x) { std::memcpy(to, &x, sizeof x); }
 
-template <int LANES>
-INLINE float sum(Floats<LANES> x) {
-  float total = 0;
-  UNROLL for (int i = 0; i < LANES; ++i) total += x[i];
-  return total;
-}
+INLINE float plus(float a, float b) { return a + b; }
+INLINE float larger(float a, float b) { return a > b ? a : b; }
 
-template <int LANES>
-INLINE float largest(Floats<LANES> x) {
-  float most = x[0];
-  UNROLL for (int i = 1; i < LANES; ++i) most = std::max(most, x[i]);
-  return most;
+template <int LANES, typename Function>
+INLINE float reduce(Floats<LANES> x, const Function& function) {
+  float result = x[0];
+  UNROLL for (int i = 1; i < LANES; ++i) result = function(result, x[i]);
+  return result;
 }
 
 // For x <= 0, to 2e-7 (Cephes' polynomial); zero in place of denormal numbers, which
@@ -163,15 +158,14 @@ INLINE Floats<LANES> exponential(Floats<LANES> x) {
   p = p * f + 1.6666665459e-1f;
   p = p * f + 5.0000001201e-1f;
   p = p * (f * f) + f + 1.f;
-  using Ints = typename Types<LANES>::Ints;
-  const auto power = (__builtin_convertvector(n, Ints) + 127) << 23;
+  const auto power = (__builtin_convertvector(n, Ints<LANES>) + 127) << 23;
   return seen ? p * (Floats<LANES>)power : Floats<LANES>{};
 }
 
 // (rows, cols) to (cols, rows), multiples of LANES: interleaved log2(LANES) times.
 template <int LANES>
 INLINE void transpose(const float* from, float* to, int64_t rows, int64_t cols) {
-  typename Types<LANES>::Ints low, high;
+  Ints<LANES> low, high;
   UNROLL for (int i = 0; i < LANES; ++i) low[i] = i / 2 + i % 2 * LANES;
   high = low + LANES / 2;
   for (int64_t y = 0; y < rows; y += LANES) {
@@ -221,7 +215,7 @@ INLINE void logits(const float* query, const float* keys_t, const float* bias,
   UNROLL for (int i = 0; i < ROWS; ++i) {
     UNROLL for (int v = 0; v < V; ++v) {
       auto x = sums[i][v] + load<LANES>(bias + i * c.keys_filled + v * LANES);
-      if (mask) x += load<LANES>(mask + i * mask_row + v * LANES);
+      x += load<LANES>(mask + i * mask_row + v * LANES);
       most[i] = most[i] > x ? most[i] : x;
       store(to + i * c.keys_filled + v * LANES, x);
     }
@@ -235,13 +229,13 @@ INLINE void weigh(const float* query, const float* keys_t, const float* bias,
                   float (&factors)[ROWS]) {
   Floats<LANES> most[ROWS];
   UNROLL for (int i = 0; i < ROWS; ++i) most[i] = Floats<LANES>{} - 1e30f;
-#define STEP(V, j)                                                              \
-  logits<LANES, ROWS, V>(query, keys_t + j, bias + j, mask ? mask + j : nullptr, \
-                         mask_row, c, weights + j, most)
+#define STEP(V, j)                                                           \
+  logits<LANES, ROWS, V>(query, keys_t + j, bias + j, mask + j, mask_row, c, \
+                         weights + j, most)
   FOR_COLUMNS(c.keys_filled, STEP);
 #undef STEP
   UNROLL for (int i = 0; i < ROWS; ++i) {
-    const float top = largest<LANES>(most[i]);
+    const float top = reduce<LANES>(most[i], larger);
     Floats<LANES> total = {};
     float* row = weights + i * c.keys_filled;
     for (int64_t j = 0; j < c.keys_filled; j += LANES) {
@@ -249,7 +243,7 @@ INLINE void weigh(const float* query, const float* keys_t, const float* bias,
       total += x;
       store(row + j, x);
     }
-    factors[i] = 1.f / sum<LANES>(total);
+    factors[i] = 1.f / reduce<LANES>(total, plus);
   }
 }
 
@@ -402,21 +396,6 @@ std::vector<Plane> planes(const std::vector<Tensor>& maps, const Task& task) {
   return found;
 }
 
-struct Mask {
-  const float* data = nullptr;  // (windows, 1 or s² filled up, keys filled up)
-  int64_t window = 0, row = 0;
-
-  explicit Mask(const Tensor& mask) {
-    if (!mask.defined()) return;
-    data = mask.data_ptr<float>();
-    window = mask.stride(0);
-    row = mask.size(1) == 1 ? 0 : mask.stride(1);
-  }
-  const float* of(int64_t index, int64_t query) const {
-    return data ? data + index * window + query * row : nullptr;
-  }
-};
-
 template <int LANES, int ROWS>
 INLINE void run_forward(const Call& c, const Tensor& output, int64_t index) {
   const Task task(c, index);
@@ -425,7 +404,6 @@ INLINE void run_forward(const Call& c, const Tensor& output, int64_t index) {
   const Plane queries(c.query, task), outputs(output, task);
   const auto keys = planes(c.keys, task), values = planes(c.values, task);
   const float* bias = c.bias.data_ptr<float>() + task.head * c.bias.stride(0);
-  const Mask mask(c.mask);
   for (int64_t row = task.first; row < task.last; ++row) {
     for (int64_t col = 0; col < c.cols; ++col) {
       load_window(query, queries, c, row, col, c.scale);
@@ -435,7 +413,7 @@ INLINE void run_forward(const Call& c, const Tensor& output, int64_t index) {
       for (int64_t i = 0; i < c.queries; i += ROWS) {
         float factors[ROWS];
         weigh<LANES, ROWS>(query + i * c.dims_filled, keys_t, bias + i * c.keys_filled,
-                           mask.of(row * c.cols + col, i), mask.row, c, weights, factors);
+                           c.mask_of(row * c.cols + col, i), c.mask_row(), c, weights, factors);
         FOR_CHANNELS(multiply, weights, value, c, sums);
         store_queries(outputs, c, row, col, i, ROWS, sums, factors);
       }
@@ -457,7 +435,6 @@ INLINE void run_backward(const Call& c, const Tensor& gradient, const Tensor& gr
   const auto keys = planes(c.keys, task), values = planes(c.values, task);
   const float* bias = c.bias.data_ptr<float>() + task.head * c.bias.stride(0);
   float* bias_sums = grad_bias.data_ptr<float>() + index * grad_bias.stride(0);
-  const Mask mask(c.mask);
   float factors[ROWS], scales[ROWS];
   std::fill_n(scales, ROWS, c.scale);
   for (int64_t row = task.first; row < task.last; ++row) {
@@ -473,7 +450,7 @@ INLINE void run_backward(const Call& c, const Tensor& gradient, const Tensor& gr
       for (int64_t i = 0; i < c.queries; i += ROWS) {
         const float *q = query + i * c.dims_filled, *g = grads + i * c.dims_filled;
         weigh<LANES, ROWS>(q, keys_t, bias + i * c.keys_filled,
-                           mask.of(row * c.cols + col, i), mask.row, c, weights, factors);
+                           c.mask_of(row * c.cols + col, i), c.mask_row(), c, weights, factors);
         Floats<LANES> products[ROWS] = {};
 #define STEP(V, j)                                                                    \
   weight_gradients<LANES, ROWS, V>(g, values_t + j, c, factors, weights + j,          \
@@ -481,7 +458,7 @@ INLINE void run_backward(const Call& c, const Tensor& gradient, const Tensor& gr
         FOR_COLUMNS(c.keys_filled, STEP);
 #undef STEP
         UNROLL for (int n = 0; n < ROWS; ++n) {
-          const float mean = sum<LANES>(products[n]);
+          const float mean = reduce<LANES>(products[n], plus);
           const int64_t start = n * c.keys_filled, end = start + c.keys_filled;
           float* bias_sum = bias_sums + i * c.keys_filled;
           for (int64_t j = start; j < end; j += LANES) {
@@ -561,7 +538,8 @@ Call call_of(const Tensor& query, at::TensorList keys, at::TensorList values,
   c.dims_filled = filled(c.dims, FILL), c.keys_filled = filled(bias.size(2), FILL);
   const int64_t rows = filled(c.queries, FILL_ROWS);
   c.bias = fill_up(bias, rows, c.keys_filled, -1e30);
-  if (mask) c.mask = fill_up(*mask, mask->size(1) == 1 ? 1 : rows, c.keys_filled, 0);
+  c.mask = mask ? fill_up(*mask, mask->size(1) == 1 ? 1 : rows, c.keys_filled, 0)
+                : at::zeros({1, 1, c.keys_filled}, bias.options());
   c.band_rows = std::clamp<int64_t>(c.rows * c.batch * c.heads / tasks, 1, c.rows);
   c.bands = (c.rows + c.band_rows - 1) / c.band_rows;
   return c;
