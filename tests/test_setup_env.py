@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+OPERATOR = "focal_mm/ops/window/cpu/attention.cpp"
 
 PYTHON = f"""#!/bin/bash
 case "$*" in
@@ -19,6 +20,7 @@ case "$*" in
     cp "$0" "$3/bin/python"
     cp "$STANDINS/uv" "$3/bin/uv"
     cp "$STANDINS/uv" "$3/bin/pip" ;;
+  setup.py*) echo "operator" >>"$CALLS" ;;
   -I*) echo "check" >>"$CALLS" ;;
   *) exec {sys.executable} "$@" ;;
 esac
@@ -42,6 +44,8 @@ class Machine:
     def __init__(self, folder: Path) -> None:
         self.clone, self.calls = folder / "clone", folder / "calls"
         shutil.copytree(ROOT / "requirements", self.clone / "requirements")
+        (self.clone / OPERATOR).parent.mkdir(parents=True)
+        shutil.copy(ROOT / OPERATOR, self.clone / OPERATOR)
         self.bin = folder / "bin"
         self.bin.mkdir()
         for name, text in COMMANDS.items():
@@ -87,8 +91,8 @@ def pinned(name: str, file: str = "constraints.txt") -> str:
 def test_mmcv_is_built_after_torch_and_for_it(machine):
     done = machine.set_up()
     assert done.returncode == 0, done.stderr
-    venv, pip, torch, mmcv, rest, peft, check = machine.called
-    assert (venv, check) == ("venv", "check")
+    venv, pip, torch, mmcv, rest, peft, operator, check = machine.called
+    assert (venv, operator, check) == ("venv", "operator", "check")
     assert pip.startswith("pip install")
     assert pinned("uv") in pip
     assert " torch torchvision " in torch
@@ -118,14 +122,15 @@ def test_the_upstream_family_has_its_own_environment(machine):
     assert not (machine.clone / ".venv").exists()
 
 
-def test_a_finished_environment_is_kept_until_its_pins_change(machine):
+@pytest.mark.parametrize("changed", ["requirements/constraints.txt", OPERATOR])
+def test_a_finished_environment_is_kept_until_its_inputs_change(machine, changed):
     machine.set_up()
     (machine.clone / "setup.py").write_text("# not a part of it\n")
     for env in ({}, {"PYTHON": ""}, {"CXX": "no-such-compiler"}):
         done = machine.set_up(**env)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         assert machine.called == []
-    machine.edit("requirements/constraints.txt")
+    machine.edit(changed)
     assert machine.set_up().returncode == 0
     assert "venv" in machine.called
 

@@ -8,12 +8,7 @@ import pytest
 import torch
 
 from focal_mm.ops import FocalGeometry
-from focal_mm.ops.window.cpu import backend
 from tests.ops.cases import check_in_its_dtype, in_float64, run
-
-pytestmark = pytest.mark.skipif(
-    bool(backend.unavailable_reason()), reason=backend.unavailable_reason()
-)
 
 
 def large_case(seed, batch=2, grid=(5, 7), heads=2, dims=20, scale=1.0):

@@ -21,9 +21,8 @@ from focal_mm.ops.window.inputs import AttentionInputs
 from focal_mm.ops.window.sdpa import attend, joined
 
 
-@functools.cache
-def unavailable_reason() -> str:
-    """Why there is no operator; empty if it is loaded."""
+def _load_operator() -> str:
+    """Load the operator; why it cannot be, empty if it can."""
     major, minor = torch.__version__.split(".")[:2]
     library = Path(__file__).with_name(f"_attention_{major}_{minor}.so")
     if not library.is_file():
@@ -37,6 +36,9 @@ def unavailable_reason() -> str:
     except OSError as error:
         return f"its operator cannot be loaded ({error.__cause__ or error})"
     return ""
+
+
+_REASON = _load_operator()
 
 
 class _Attention(torch.autograd.Function):
@@ -122,7 +124,7 @@ def _unsupported_reason(inputs: AttentionInputs) -> str:
 CPU = Backend(
     name="cpu",
     run=cpu_attention,
-    unavailable_reason=unavailable_reason,
+    unavailable_reason=lambda: _REASON,
     unsupported_reason=_unsupported_reason,
     preferred_on="cpu",
 )
