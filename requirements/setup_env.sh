@@ -100,6 +100,7 @@ install_mmcv() {
     "$(pin '(onedl-)?mmcv')"
   [[ ! -f $PRECOMPILED/failed ]] || cat "$PRECOMPILED/failed"
   rm -rf "$PRECOMPILED"
+  export CXX=$REAL_CXX
 }
 
 is_ready && exit

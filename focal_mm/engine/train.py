@@ -14,7 +14,6 @@ from focal_mm.engine.checks import (
     checkpoints_of_training,
     explained,
     rehearse,
-    replace_unreadable,
     run,
 )
 from focal_mm.engine.config import load_config
@@ -45,7 +44,6 @@ def _train(args: Namespace) -> None:
         notes += join(cfg)
         notes += _start(cfg, args) + _say_scratch(cfg)
         notes += check_together(lambda: check_train(cfg, not args.no_data_check))
-        replace_unreadable(cfg)
         if args.check:
             rehearse(cfg, "train")
         else:

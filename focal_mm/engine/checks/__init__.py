@@ -10,7 +10,6 @@ from focal_mm.engine.checks.preflight import (
     checkpoints_of_training,
 )
 from focal_mm.engine.checks.start import rehearse, run
-from focal_mm.engine.checks.unreadable import replace_unreadable
 
 __all__ = [
     "check_checkpoint",
@@ -22,6 +21,5 @@ __all__ = [
     "class_numbers",
     "explained",
     "rehearse",
-    "replace_unreadable",
     "run",
 ]

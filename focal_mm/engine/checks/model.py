@@ -1,5 +1,6 @@
-"""A model, built without weights and run on a tiny image."""
+"""A model, built without weights and run on a small image."""
 
+import contextlib
 import logging
 import warnings
 from copy import deepcopy
@@ -13,13 +14,18 @@ from mmengine.structures import BaseDataElement, InstanceData
 from torch.overrides import TorchFunctionMode
 
 from focal_mm.engine.config import walk
+from focal_mm.engine.errors import UserError
+from focal_mm.engine.libraries import LIBRARIES
 
 _SIDE = 64
 _PROPOSALS = 4
 
 
 def check_model(cfg: Config) -> None:
-    """Build the model of a config, and pass an image of 64×64 through all of it.
+    """Build the model of a config, and pass an image through all of it.
+
+    A tiny one, 64×64; through a classifier one of its size, which may be the only one
+    that it takes.
 
     On the run's device, with weights that are zero. (On the meta device, what depends
     on data cannot run, such as the second stage of a detector, and some models, such as
@@ -43,19 +49,27 @@ def check_model(cfg: Config) -> None:
             warnings.simplefilter("ignore")
             init_default_scope(cfg.get("default_scope", "mmengine"))
             with torch.device(get_device()):
-                _run(model)
+                _run(model, _shape(cfg))
     finally:
         logging.disable(level)
 
 
+def _shape(cfg: Config) -> tuple[int, int]:
+    """(Height, width) of the image."""
+    library = LIBRARIES.get(cfg.get("default_scope"))
+    if library and not library.dense:
+        with contextlib.suppress(UserError):
+            return library.table_shape(cfg)
+    return _SIDE, _SIDE
+
+
 @torch.no_grad()
-def _run(model: dict) -> None:
+def _run(model: dict, shape: tuple[int, int]) -> None:
     with _NoRandomNumbers():
         built = MODELS.build(model).eval()
     for parameter in built.parameters():
         parameter.zero_()
-    image = torch.zeros(3, _SIDE, _SIDE, dtype=torch.uint8)
-    shape = (_SIDE, _SIDE)
+    image = torch.zeros(3, *shape, dtype=torch.uint8)
     meta = dict(img_shape=shape, ori_shape=shape, scale_factor=(1.0, 1.0))
     sample = BaseDataElement(metainfo=meta)
     # Sparse R-CNN wants to see the field.

@@ -13,6 +13,7 @@ from mmengine.hooks import Hook
 from mmengine.logging import MMLogger
 from mmengine.runner import Runner
 
+from focal_mm.engine.checks.unreadable import replace_unreadable
 from focal_mm.engine.errors import speaks
 from focal_mm.engine.launch import build_runner
 
@@ -81,6 +82,8 @@ def _run(
     cfg: Config, notes: list[str], mode: str, at_first_step: Callable[[], None]
 ) -> Runner:
     runner = build_runner(cfg, notes)
+    if mode == "train":
+        replace_unreadable(runner)
     runner.register_hook(_FirstStepHook(at_first_step))
     getattr(runner, mode)()
     return runner

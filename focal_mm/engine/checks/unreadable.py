@@ -5,51 +5,62 @@ from multiprocessing import Value
 from typing import Any
 
 from mmcv.transforms import BaseTransform
-from mmengine.config import Config
 from mmengine.dataset import BaseDataset
 from mmengine.hooks import Hook
 from mmengine.logging import print_log
-from mmengine.registry import HOOKS, TRANSFORMS
+from mmengine.runner import Runner
+from torch.utils.data import DataLoader
 
 from focal_mm.engine.checks.images import look
-from focal_mm.engine.config import type_name, walk
 from focal_mm.engine.errors import UserError
 
 MOST_PER_EPOCH = 20
 """Unreadable images that a process replaces in an epoch."""
 
 
-def replace_unreadable(cfg: Config) -> None:
-    """Make the training pipeline of a config replace images that cannot be read.
+def replace_unreadable(runner: Runner) -> None:
+    """Make a runner's training replace images that cannot be read.
 
-    The data set draws another one: MMEngine's own way where a transform gives None.
+    The data set draws another one: MMEngine's own way where a transform gives None. The
+    config stays as it is, for it is what other tools read in the work dir.
 
     Args:
-        cfg: Changed in place: each ``LoadImageFromFile`` of the training pipelines is
-            wrapped, and a hook counts by the epoch.
+        runner: Of which no loader is built yet; each ``LoadImageFromFile`` of its
+            training data sets will be wrapped, and a hook counts by the epoch.
     """
-    wrapped = False
-    for _, node in list(walk(cfg.get("train_dataloader"))):
-        for index, step in enumerate(node.get("pipeline") or ()):
-            if type_name(step.get("type") or "") == "LoadImageFromFile":
-                node["pipeline"][index] = dict(type="ReplaceUnreadable", loader=step)
-                wrapped = True
-    if wrapped:
-        hook = dict(type="UnreadableImagesHook")
-        cfg.custom_hooks = [*(cfg.get("custom_hooks") or ()), hook]
+    build = runner.build_dataloader
+
+    def build_and_wrap(*args: Any, **kwargs: Any) -> DataLoader:
+        loader = build(*args, **kwargs)
+        for dataset in _datasets(loader.dataset):
+            steps = getattr(dataset.pipeline, "transforms", [])
+            for index, step in enumerate(steps):
+                if type(step).__name__ == "LoadImageFromFile" and not dataset.test_mode:
+                    steps[index] = ReplaceUnreadable(step)
+        return loader
+
+    runner.build_dataloader = build_and_wrap
+    runner.register_hook(UnreadableImagesHook())
 
 
-@TRANSFORMS.register_module()
+def _datasets(dataset: Any) -> list[BaseDataset]:
+    """Those of MMEngine within whatever wraps them."""
+    if isinstance(dataset, BaseDataset):
+        return [dataset]
+    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
+    return [found for one in inner if one is not None for found in _datasets(one)]
+
+
 class ReplaceUnreadable(BaseTransform):
     """Loads an image, or has the data set draw another one and logs the path.
 
     Args:
-        loader: Config of the transform that loads.
+        loader: The transform that loads.
         most: How often until :meth:`reset`, by all workers of a process together.
     """
 
-    def __init__(self, loader: dict, most: int = MOST_PER_EPOCH) -> None:
-        self.loader = TRANSFORMS.build(loader)
+    def __init__(self, loader: BaseTransform, most: int = MOST_PER_EPOCH) -> None:
+        self.loader = loader
         self.most = most
         # Workers have copies of everything else.
         self._count = Value("l", 0)
@@ -89,20 +100,12 @@ class ReplaceUnreadable(BaseTransform):
             return None
 
 
-@HOOKS.register_module()
 class UnreadableImagesHook(Hook):
     """Makes each epoch's unreadable images count from zero."""
 
-    def before_train_epoch(self, runner: Any) -> None:
+    def before_train_epoch(self, runner: Runner) -> None:
         """Reset the loaders of all training data sets."""
-        for transform in _loaders(runner.train_dataloader.dataset):
-            transform.reset()
-
-
-def _loaders(dataset: Any) -> list[ReplaceUnreadable]:
-    """Those of a data set, within whatever wraps it."""
-    inner = getattr(dataset, "datasets", None) or [getattr(dataset, "dataset", None)]
-    if not isinstance(dataset, BaseDataset):
-        return [found for one in inner if one is not None for found in _loaders(one)]
-    steps = dataset.pipeline.transforms
-    return [step for step in steps if isinstance(step, ReplaceUnreadable)]
+        for dataset in _datasets(runner.train_dataloader.dataset):
+            for step in getattr(dataset.pipeline, "transforms", []):
+                if isinstance(step, ReplaceUnreadable):
+                    step.reset()
