@@ -38,8 +38,8 @@ def load_weights(
 ) -> list[str]:
     """Load all weights of a model from a checkpoint, or refuse the checkpoint.
 
-    Names may begin with ``module.``, ``model.`` or ``ema_``; backbones may be in any of
-    :data:`focal_mm.checkpoint.layouts.LAYOUTS`.
+    Names may begin with ``module.``, ``model.`` or ``ema_``; Focal Transformers may be
+    in any of :data:`focal_mm.checkpoint.layouts.LAYOUTS`.
 
     Args:
         model: Any model; what wraps it is looked through.
@@ -109,8 +109,12 @@ def weights_for(
     Raises:
         CheckpointError: If it holds no weights.
     """
-    state = unwrapped(state_dict_of(checkpoint, path), _inner(model).state_dict())
-    return to_openmmlab(state) or state
+    model = _inner(model)
+    state = unwrapped(state_dict_of(checkpoint, path), model.state_dict())
+    # A Swin Transformer's weights are for itself first.
+    if any(isinstance(module, FocalTransformer) for module in model.modules()):
+        return to_openmmlab(state) or state
+    return state
 
 
 def _check_backbones(model: nn.Module, state: Mapping[str, Tensor], path: str) -> None:

@@ -49,6 +49,21 @@ def test_prefixes_and_layouts_of_files(model, state, prefix, key):
     assert is_loaded(model, state)
 
 
+def test_a_swin_transformer_gets_its_own_weights():
+    """Which would be converted for a Focal Transformer."""
+    from mmpretrain.models import SwinTransformer
+
+    def build() -> nn.ModuleDict:
+        arch = dict(embed_dims=8, depths=[2, 2], num_heads=[1, 2])
+        return nn.ModuleDict(dict(backbone=SwinTransformer(arch, out_indices=[1])))
+
+    model, other = build(), build()
+    state = {k: torch.rand_like(v.float()) for k, v in other.state_dict().items()}
+    load_weights(model, state, "swin.pth")
+    name = "backbone.stages.0.downsample.reduction.weight"
+    assert torch.equal(model.state_dict()[name], state[name])
+
+
 def test_averages_beside_the_weights_are_left(model, state):
     averages = {f"ema_{name}": value + 1 for name, value in state.items()}
     (note,) = load_weights(model, {**state, **averages}, "x.pth")
