@@ -35,6 +35,10 @@ def test_sound_models_pass_unchanged(toy_model, scope):
     assert cfg.pretty_text == before
 
 
+def test_a_classifier_that_takes_its_own_size_only_passes():
+    check_model(Config.fromfile(CONFIGS / "cls/baselines/swin_tiny_in1k_224.py"))
+
+
 @pytest.mark.parametrize(
     ("scope", "options", "start"),
     [
